@@ -1,0 +1,48 @@
+#include "core/cache/pipeline.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+
+#include "core/base/error.hpp"
+
+namespace kvlab {
+
+std::uint64_t Budget::of(std::uint64_t present) const {
+  if (tokens) return std::min(present, *tokens);
+  const double wanted = std::floor(keep * static_cast<double>(present) + 0.5);
+  return std::min(present, std::max<std::uint64_t>(1, static_cast<std::uint64_t>(wanted)));
+}
+
+std::uint64_t Pipeline::kept_of(std::uint64_t tokens) const {
+  std::uint64_t present = tokens;
+  for (const auto& step : select) {
+    const std::uint64_t budget = step.budget.of(present);
+    if (budget < std::min(present, sinks + tail)) {
+      throw InputError("a budget of " + std::to_string(budget) + " of " + std::to_string(present) +
+                       " tokens is below sinks + tail = " + std::to_string(sinks + tail));
+    }
+    present = budget;
+  }
+  return present;
+}
+
+void select_highest(std::span<const float> scores, std::uint64_t sinks, std::uint64_t tail, std::uint64_t budget,
+                    std::vector<std::uint32_t>& kept) {
+  const std::uint64_t present = scores.size();
+  kept.resize(present);
+  std::iota(kept.begin(), kept.end(), 0U);
+  if (budget >= present) return;
+  const auto better = [&](std::uint32_t a, std::uint32_t b) {
+    return scores[a] > scores[b] || (scores[a] == scores[b] && a < b);
+  };
+  const auto middle = kept.begin() + static_cast<std::ptrdiff_t>(sinks);
+  const auto middle_end = kept.end() - static_cast<std::ptrdiff_t>(tail);
+  const auto cut = middle + static_cast<std::ptrdiff_t>(budget - sinks - tail);
+  std::nth_element(middle, cut, middle_end, better);
+  std::sort(middle, cut);
+  kept.erase(cut, middle_end);
+}
+
+}  // namespace kvlab

@@ -1,0 +1,343 @@
+/* The plugin ABI of kvlab, version 1.
+ *
+ * A plugin is a shared object that exports one symbol, `kvlab_plugin`, a constant kvlab_descriptor. It is a codec
+ * (turns a block of K or V into bytes and back) or a selector (scores tokens). Plugins written in C++ include
+ * kvlab/plugin.hpp instead, which is this header with the plumbing done.
+ *
+ * Life cycle        dlopen -> descriptor checked -> create (once a layer and role) -> any calls -> destroy.
+ *                   A plugin is never dlclosed. `destroy` is called once, after the last other call has returned.
+ * Threads           The host owns them. After `create`, every call may come from any thread, several at once, on the
+ *                   same instance, which is therefore const. A call runs on the calling thread and starts no other.
+ * Memory            The host owns it: every buffer in a call belongs to the host and is valid during that call only.
+ *                   The instance is the plugin's, from create to destroy. Scratch of the asked size comes with each
+ *                   call, 64-byte aligned, uninitialised; temporary allocations of one's own are allowed, but slow.
+ * Alignment         Block bytes, scratch, prepared queries and accumulators start at multiples of 64 bytes. Views of
+ *                   the workload have the alignment of their element type, no more.
+ * Shapes            A KV tensor is [batch, kv_head, token, channel]; calls see one sequence of it. Strides are in
+ *                   elements. Unless `heads` says otherwise, a block is one KV head's: [1, tokens, channels].
+ * Numbers           Codecs are never given NaN or infinity (the host refuses such workloads), may be given zeros, and
+ *                   must decode to finite values.
+ * Errors            A status is returned, and a sentence for people is written to the caller's message. No exception,
+ *                   C++ type or allocator crosses this header.
+ * Growing           Every struct that may grow starts with its own size; a host reads a field only where the size says
+ *                   that it is there. Abilities are found by id. Before kvlab 1.0 KVLAB_ABI_VERSION changes whenever
+ *                   this file does in meaning, and a host loads only its own version.
+ * Reserved          A field marked so must be zero (null); the host refuses what sets it, until it is built.
+ */
+#ifndef KVLAB_ABI_H
+#define KVLAB_ABI_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KVLAB_ABI_MAGIC 0x3142414c564bULL /* "KVLAB1" read as little-endian bytes */
+#define KVLAB_ABI_VERSION 1u
+#define KVLAB_PLUGIN_SYMBOL "kvlab_plugin"
+#define KVLAB_EXPORT __attribute__((visibility("default")))
+
+/* ---- statuses and messages ------------------------------------------------------------------------------------- */
+
+typedef uint32_t kvlab_status;
+#define KVLAB_OK 0u
+#define KVLAB_INVALID_ARGUMENT 1u /* the parameters or the call do not fit together */
+#define KVLAB_UNSUPPORTED 2u      /* well formed, but not for this method: the cell's row says `unsupported` */
+#define KVLAB_OUT_OF_MEMORY 3u
+#define KVLAB_INTERNAL 4u
+
+/* Where a call that fails writes why: UTF-8, one line, zero-terminated, cut at `capacity`. Caller's memory. */
+typedef struct kvlab_message {
+  char* text;
+  uint64_t capacity;
+} kvlab_message;
+
+/* ---- element types --------------------------------------------------------------------------------------------- */
+
+typedef uint32_t kvlab_dtype;
+#define KVLAB_F32 0u
+#define KVLAB_F16 1u
+#define KVLAB_BF16 2u
+
+/* ---- parameters ------------------------------------------------------------------------------------------------ */
+
+typedef uint32_t kvlab_parameter_type;
+#define KVLAB_INT 0u    /* int64 */
+#define KVLAB_FLOAT 1u  /* double, finite */
+#define KVLAB_BOOL 2u
+#define KVLAB_CHOICE 3u /* one of `choices`, passed as its index */
+/* Reserved: string 4, path 5, list 6, codec 7. */
+
+typedef union kvlab_value {
+  int64_t i; /* KVLAB_INT; KVLAB_BOOL as 0 or 1; KVLAB_CHOICE as an index */
+  double f;  /* KVLAB_FLOAT */
+} kvlab_value;
+
+/* One declared parameter. The host parses, fills in defaults and checks the range, so that values arrive at create
+ * in the order of declaration, typed, complete and in range. */
+typedef struct kvlab_parameter {
+  uint32_t struct_size;
+  kvlab_parameter_type type;
+  const char* name; /* [a-z][a-z0-9_]* */
+  kvlab_value default_value;
+  kvlab_value minimum; /* INT, FLOAT: inclusive. Ignored where integers are listed. */
+  kvlab_value maximum;
+  const char* const* choices; /* CHOICE: names */
+  const int64_t* integers;    /* INT: the allowed values, or null for the whole range */
+  uint64_t count;             /* of choices or integers */
+  const char* unit;           /* a symbol ("token", "bit", "1"), or "" */
+  const char* meaning;        /* one line */
+} kvlab_parameter;
+
+/* ---- what an instance is created for --------------------------------------------------------------------------- */
+
+#define KVLAB_ROLE_KEYS 0u
+#define KVLAB_ROLE_VALUES 1u
+#define KVLAB_ROLE_BOTH 2u /* selectors get this; for codecs reserved */
+
+#define KVLAB_ROPE_NONE 0u
+#define KVLAB_ROPE_HALF 1u        /* channel i turns with i + rope_dim/2 */
+#define KVLAB_ROPE_INTERLEAVED 2u /* channel 2i turns with 2i + 1 */
+
+/* One layer of the model. Keys are as attention reads them, after RoPE; position p turned pair i by p * inv_freq[i].
+ * The struct and inv_freq are valid during create only. */
+typedef struct kvlab_layer {
+  uint32_t struct_size;
+  uint32_t role;
+  uint32_t layer; /* the model's own number */
+  uint32_t kv_heads;
+  uint32_t query_heads; /* a multiple of kv_heads; query head h reads KV head h / (query_heads / kv_heads) */
+  uint32_t head_dim_keys;
+  uint32_t head_dim_values;
+  kvlab_dtype dtype; /* the workload's */
+  double attention_scale;
+  uint64_t window; /* the layer attends to that many tokens only; 0: to all */
+  uint32_t rope_style;
+  uint32_t rope_dim;
+  const double* inv_freq; /* [rope_dim / 2]; null when rope_style is none */
+  uint64_t seed;
+  uint32_t layer_count; /* reserved (an instance for several layers): 1 */
+  uint32_t reserved;
+} kvlab_layer;
+
+/* What the host offers to a plugin. Valid for the life of the process. */
+typedef struct kvlab_host {
+  uint32_t struct_size;
+  uint32_t abi_version;
+  void (*log)(uint32_t level, const char* text); /* 0 debug, 1 info, 2 warning, 3 error; any thread */
+  const void* make_codec;                        /* reserved: a codec by name, for wrappers such as a rotation */
+} kvlab_host;
+
+/* ---- data in calls --------------------------------------------------------------------------------------------- */
+
+/* [heads, tokens, channels] of one sequence, read only. Element (h, t, c) is at
+ * base + (h * head_stride + t * token_stride + c) elements; channels are contiguous. */
+typedef struct kvlab_view {
+  const void* base;
+  kvlab_dtype dtype; /* may differ from the workload's */
+  uint32_t heads;
+  uint64_t tokens;
+  uint64_t channels;
+  int64_t head_stride;
+  int64_t token_stride;
+} kvlab_view;
+
+/* Queries of one KV head's group, f32 after RoPE, unscaled: [heads of the group, count, channels]. */
+typedef struct kvlab_queries {
+  const float* base;
+  uint32_t heads;
+  uint64_t count;
+  uint64_t channels;
+  int64_t head_stride;
+  int64_t query_stride;
+  const uint32_t* positions; /* [count], ascending */
+} kvlab_queries;
+
+/* An encoded block as every block call gets it. `bytes` is what encode wrote, nothing else is kept for it. */
+typedef struct kvlab_block {
+  uint32_t struct_size;
+  uint32_t heads;       /* 1; more is reserved */
+  const uint8_t* bytes; /* 64-byte aligned */
+  uint64_t size;
+  uint64_t tokens;
+  const uint32_t* positions; /* [tokens] in the sequence, not always ascending; null: from first_position on */
+  uint32_t first_position;
+  uint32_t kv_head; /* the (first) KV head this block is of */
+} kvlab_block;
+
+/* What a block's bytes are, for the result's columns. They add up to its size. Padding is payload. */
+typedef struct kvlab_parts {
+  uint64_t payload; /* codes, outlier values, coefficients */
+  uint64_t scales;  /* scales and zero points */
+  uint64_t indices; /* positions, indices, ranks */
+  uint64_t bases;   /* bases, codebooks */
+} kvlab_parts;
+
+typedef struct kvlab_encode_in {
+  uint32_t struct_size;
+  uint32_t kv_head;
+  kvlab_view view; /* 1 .. block_tokens tokens */
+  const uint32_t* positions;
+  uint32_t first_position;
+  uint32_t reserved;
+  void* scratch;                 /* traits.encode_scratch bytes */
+  const kvlab_view* peer;        /* reserved: V where this is K, and the other way round */
+  const kvlab_queries* observed; /* reserved */
+  const float* scores;           /* reserved: a selector's, one a token */
+} kvlab_encode_in;
+
+typedef struct kvlab_encode_out {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint8_t* bytes;    /* `capacity` >= bound(tokens); written by encode */
+  uint64_t capacity;
+  uint64_t size;     /* set by encode: bytes used */
+  kvlab_parts parts; /* set by encode */
+  uint32_t* order;   /* reserved: [tokens], the order in which the codec kept them; null: unasked */
+} kvlab_encode_out;
+
+/* ---- a codec --------------------------------------------------------------------------------------------------- */
+
+typedef struct kvlab_codec kvlab_codec; /* the plugin's own */
+
+#define KVLAB_NEEDS_PEER 1u     /* reserved */
+#define KVLAB_NEEDS_OBSERVED 2u /* reserved */
+#define KVLAB_NEEDS_SCORES 4u   /* reserved */
+
+/* What an instance states of itself, once, after create. */
+typedef struct kvlab_codec_traits {
+  uint32_t struct_size;
+  uint32_t needs;           /* KVLAB_NEEDS_*: reserved, 0 */
+  uint64_t block_tokens;    /* the most tokens a block holds; the last block of a prefill may be shorter */
+  uint64_t decode_granule;  /* >= 1: calls ask for [first, first + count) with first a multiple of it, and count a
+                               multiple too or up to the block's end */
+  uint64_t append_granule;  /* 0: a block is closed once encoded; above 0 reserved */
+  uint64_t encode_scratch;  /* bytes of scratch of each call */
+  uint64_t decode_scratch;
+  uint64_t attend_scratch;
+  uint64_t state_bytes; /* the instance's own state that decoding reads (rotations, codebooks): counted as bases */
+  uint64_t state_key;   /* instances with the same non-zero key share that state, and it is counted once */
+  uint32_t heads;       /* KV heads coded together: 1; more is reserved */
+  uint32_t whole_blocks; /* 1: attention prefers whole blocks to tiles of the granule */
+} kvlab_codec_traits;
+
+typedef struct kvlab_codec_functions {
+  uint32_t struct_size;
+  uint32_t reserved;
+  /* Checks the values against each other and makes an instance. On failure *out stays untouched. */
+  kvlab_status (*create)(const kvlab_host* host, const kvlab_layer* layer, const kvlab_value* values,
+                         kvlab_codec** out, kvlab_message* message);
+  void (*destroy)(kvlab_codec* codec);
+  kvlab_status (*traits)(const kvlab_codec* codec, kvlab_codec_traits* out);
+  /* The most bytes a block of that many tokens takes, for 1 .. block_tokens. */
+  uint64_t (*bound)(const kvlab_codec* codec, uint64_t tokens);
+  kvlab_status (*encode)(const kvlab_codec* codec, const kvlab_encode_in* in, kvlab_encode_out* out,
+                         kvlab_message* message);
+  /* f32 rows of tokens [first, first + count) of the block, row t at rows + t * row_stride. */
+  kvlab_status (*decode)(const kvlab_codec* codec, const kvlab_block* block, uint64_t first, uint64_t count,
+                         float* rows, uint64_t row_stride, void* scratch, kvlab_message* message);
+} kvlab_codec_functions;
+
+/* Ability: attention scores straight from the bytes of keys. */
+#define KVLAB_ABILITY_ATTEND_KEYS "kvlab.attend_keys"
+typedef struct kvlab_attend_keys {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t (*prepared_bytes)(const kvlab_codec* codec, uint64_t queries);
+  /* Queries [queries, head_dim_keys], contiguous f32, of one KV head's group, into the codec's own form. Once a step. */
+  kvlab_status (*prepare)(const kvlab_codec* codec, uint32_t kv_head, const float* queries, uint64_t count,
+                          void* prepared, void* scratch, kvlab_message* message);
+  /* scores[i * score_stride + t] = q_i . k̂_(first + t), without the attention scale: the host applies it. */
+  kvlab_status (*scores)(const kvlab_codec* codec, const void* prepared, uint64_t queries, const kvlab_block* block,
+                         uint64_t first, uint64_t count, float* scores, uint64_t score_stride, void* scratch,
+                         kvlab_message* message);
+} kvlab_attend_keys;
+
+/* Ability: the weighted sum of values straight from their bytes. The accumulator is linear in what was added: the
+ * host zeroes it, scales all of it for the online softmax, adds two of them up where it splits tokens, and never
+ * asks what its width means. `finish` is linear too. */
+#define KVLAB_ABILITY_ATTEND_VALUES "kvlab.attend_values"
+typedef struct kvlab_attend_values {
+  uint32_t struct_size;
+  uint32_t reserved;
+  uint64_t (*width)(const kvlab_codec* codec); /* floats a query */
+  /* accumulator[i * width + .] += sum over t of weights[i * weight_stride + t] * v̂_(first + t) */
+  kvlab_status (*accumulate)(const kvlab_codec* codec, const float* weights, uint64_t queries, uint64_t weight_stride,
+                             const kvlab_block* block, uint64_t first, uint64_t count, float* accumulator,
+                             void* scratch, kvlab_message* message);
+  /* Output rows [queries, head_dim_values], contiguous. Once a step. */
+  kvlab_status (*finish)(const kvlab_codec* codec, uint32_t kv_head, const float* accumulator, uint64_t queries,
+                         float* rows, void* scratch, kvlab_message* message);
+} kvlab_attend_values;
+
+/* Reserved ability ids, refused until they are built: "kvlab.append" (tokens into an open block), "kvlab.gather"
+ * ((block, keep[]) -> block, lossless), "kvlab.fit" (from calibration rows into state), "kvlab.cuda" (the same calls
+ * with device pointers on a stream). */
+
+/* ---- a selector ------------------------------------------------------------------------------------------------ */
+
+typedef struct kvlab_selector kvlab_selector; /* the plugin's own */
+
+#define KVLAB_READS_KEYS 1u
+#define KVLAB_READS_VALUES 2u
+#define KVLAB_READS_QUERIES 4u
+
+/* One KV head's tokens that are still present. What the instance did not say that it reads is empty. */
+typedef struct kvlab_selector_in {
+  uint32_t struct_size;
+  uint32_t kv_head;
+  uint32_t sequence; /* in the batch */
+  uint32_t reserved;
+  uint64_t tokens;
+  const uint32_t* positions; /* [tokens], ascending */
+  kvlab_view keys;
+  kvlab_view values;
+  kvlab_queries observed; /* queries that a method may see; no query it is judged on is ever among them */
+  void* scratch;          /* scratch(tokens, observed.count) bytes */
+} kvlab_selector_in;
+
+typedef struct kvlab_selector_functions {
+  uint32_t struct_size;
+  uint32_t reserved;
+  kvlab_status (*create)(const kvlab_host* host, const kvlab_layer* layer, const kvlab_value* values,
+                         kvlab_selector** out, kvlab_message* message);
+  void (*destroy)(kvlab_selector* selector);
+  uint32_t (*reads)(const kvlab_selector* selector); /* KVLAB_READS_* */
+  uint64_t (*scratch)(const kvlab_selector* selector, uint64_t tokens, uint64_t observed);
+  /* scores[tokens]; the host keeps the highest. A NaN is an error of the method. */
+  kvlab_status (*scores)(const kvlab_selector* selector, const kvlab_selector_in* in, float* scores,
+                         kvlab_message* message);
+  uint64_t state_per_token; /* reserved (H2O: the host keeps a state a token and updates it while decoding): 0 */
+} kvlab_selector_functions;
+
+/* ---- the descriptor -------------------------------------------------------------------------------------------- */
+
+#define KVLAB_CODEC 1u
+#define KVLAB_SELECTOR 2u
+
+/* `extern const kvlab_descriptor kvlab_plugin;` is the plugin's only exported symbol. All it points to is constant
+ * and lives as long as the library. The first three fields never change place. */
+typedef struct kvlab_descriptor {
+  uint64_t magic;
+  uint32_t abi_version;
+  uint32_t struct_size;
+  uint32_t kind;            /* KVLAB_CODEC, KVLAB_SELECTOR */
+  uint32_t parameter_count;
+  const kvlab_parameter* parameters;
+  const char* id; /* [a-z][a-z0-9_]*: the folder's name, and the name in an experiment */
+  const char* version;
+  const char* summary;     /* one line */
+  const char* paper_title; /* "" where there is none */
+  const char* paper_arxiv; /* "2402.02750", or "" */
+  const char* license;     /* SPDX */
+  const kvlab_codec_functions* codec;       /* null unless a codec */
+  const kvlab_selector_functions* selector; /* null unless a selector */
+  /* The function table of an ability, or null. Null function: no abilities. */
+  const void* (*ability)(const char* ability_id);
+} kvlab_descriptor;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,152 @@
+#include "core/method/instance.hpp"
+
+#include <spdlog/spdlog.h>
+
+#include <array>
+#include <cmath>
+
+namespace kvlab {
+namespace {
+
+void log_line(std::uint32_t level, const char* text) {
+  constexpr std::array levels{spdlog::level::debug, spdlog::level::info, spdlog::level::warn, spdlog::level::err};
+  spdlog::log(levels.at(level < levels.size() ? level : levels.size() - 1), "{}", text);
+}
+
+constexpr kvlab_host host{sizeof(kvlab_host), KVLAB_ABI_VERSION, &log_line, nullptr};
+
+// Where a call writes why it failed.
+class Message {
+ public:
+  kvlab_message* out() { return &message_; }
+  [[nodiscard]] std::string text() const { return {buffer_.data()}; }
+
+ private:
+  std::array<char, 512> buffer_{};
+  kvlab_message message_{buffer_.data(), buffer_.size()};
+};
+
+[[noreturn]] void misbehaved(const Method& method, const std::string& what) {
+  throw MethodError(KVLAB_INTERNAL, method.id + ": " + what);
+}
+
+void check(kvlab_status status, const Method& method, const char* call, const Message& message) {
+  if (status == KVLAB_OK) return;
+  if (status > KVLAB_INTERNAL) misbehaved(method, std::string(call) + " returned the unknown status " +
+                                                      std::to_string(status));
+  const std::string text = message.text();
+  throw MethodError(status, method.id + ": " + (text.empty() ? std::string(call) + " failed without a reason" : text));
+}
+
+void check_traits(const Method& method, const kvlab_codec_traits& traits) {
+  constexpr std::uint64_t scratch_limit = std::uint64_t{1} << 32;
+  if (traits.struct_size < sizeof traits) misbehaved(method, "its traits have the wrong struct_size");
+  if (traits.block_tokens == 0 || traits.block_tokens > UINT32_MAX) {
+    misbehaved(method, "block_tokens is " + std::to_string(traits.block_tokens) + "; valid: 1 .. 4294967295");
+  }
+  if (traits.decode_granule == 0) misbehaved(method, "decode_granule is 0; valid: from 1");
+  if (traits.append_granule != 0) misbehaved(method, "append_granule above 0 is reserved");
+  if (traits.heads != 1) misbehaved(method, "coding several KV heads together is reserved");
+  if (traits.needs != 0) misbehaved(method, "needing a peer, queries or scores in encode is reserved");
+  if (traits.encode_scratch > scratch_limit || traits.decode_scratch > scratch_limit ||
+      traits.attend_scratch > scratch_limit) {
+    misbehaved(method, "it asks for more than 4 GiB of scratch");
+  }
+}
+
+}  // namespace
+
+CodecInstance::CodecInstance(const MethodSpec& spec, const kvlab_layer& layer)
+    : method_(spec.method), functions_(method_->descriptor->codec), codec_(nullptr, functions_->destroy) {
+  Message message;
+  kvlab_codec* codec = nullptr;
+  check(functions_->create(&host, &layer, spec.values.data(), &codec, message.out()), *method_, "create", message);
+  if (codec == nullptr) misbehaved(*method_, "create returned no instance");
+  codec_.reset(codec);
+  check(functions_->traits(codec, &traits_), *method_, "traits", message);
+  check_traits(*method_, traits_);
+}
+
+std::uint64_t CodecInstance::bound(std::uint64_t tokens) const {
+  const std::uint64_t bytes = functions_->bound(codec_.get(), tokens);
+  constexpr std::uint64_t limit = std::uint64_t{1} << 40;
+  if (bytes > limit) misbehaved(*method_, "bound(" + std::to_string(tokens) + ") is above 1 TiB");
+  return bytes;
+}
+
+void CodecInstance::encode(const kvlab_encode_in& in, kvlab_encode_out& out) const {
+  Message message;
+  check(functions_->encode(codec_.get(), &in, &out, message.out()), *method_, "encode", message);
+  if (out.size > out.capacity) misbehaved(*method_, "encode wrote more than bound() said");
+  if (out.parts.payload + out.parts.scales + out.parts.indices + out.parts.bases != out.size) {
+    misbehaved(*method_, "encode's parts do not add up to its size");
+  }
+}
+
+void CodecInstance::decode(const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* rows,
+                           std::uint64_t row_stride, void* scratch) const {
+  Message message;
+  check(functions_->decode(codec_.get(), &block, first, count, rows, row_stride, scratch, message.out()), *method_,
+        "decode", message);
+}
+
+std::uint64_t CodecInstance::prepared_bytes(std::uint64_t queries) const {
+  return method_->attend_keys->prepared_bytes(codec_.get(), queries);
+}
+
+void CodecInstance::prepare(std::uint32_t kv_head, const float* queries, std::uint64_t count, void* prepared,
+                            void* scratch) const {
+  Message message;
+  check(method_->attend_keys->prepare(codec_.get(), kv_head, queries, count, prepared, scratch, message.out()), *method_,
+        "prepare", message);
+}
+
+void CodecInstance::scores(const void* prepared, std::uint64_t queries, const kvlab_block& block, std::uint64_t first,
+                           std::uint64_t count, float* scores, std::uint64_t score_stride, void* scratch) const {
+  Message message;
+  check(method_->attend_keys->scores(codec_.get(), prepared, queries, &block, first, count, scores, score_stride,
+                                     scratch, message.out()),
+        *method_, "scores", message);
+}
+
+std::uint64_t CodecInstance::width() const { return method_->attend_values->width(codec_.get()); }
+
+void CodecInstance::accumulate(const float* weights, std::uint64_t queries, std::uint64_t weight_stride,
+                               const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* accumulator,
+                               void* scratch) const {
+  Message message;
+  check(method_->attend_values->accumulate(codec_.get(), weights, queries, weight_stride, &block, first, count,
+                                           accumulator, scratch, message.out()),
+        *method_, "accumulate", message);
+}
+
+void CodecInstance::finish(std::uint32_t kv_head, const float* accumulator, std::uint64_t queries, float* rows,
+                           void* scratch) const {
+  Message message;
+  check(method_->attend_values->finish(codec_.get(), kv_head, accumulator, queries, rows, scratch, message.out()),
+        *method_, "finish", message);
+}
+
+SelectorInstance::SelectorInstance(const MethodSpec& spec, const kvlab_layer& layer)
+    : method_(spec.method), functions_(method_->descriptor->selector), selector_(nullptr, functions_->destroy) {
+  Message message;
+  kvlab_selector* selector = nullptr;
+  check(functions_->create(&host, &layer, spec.values.data(), &selector, message.out()), *method_, "create", message);
+  if (selector == nullptr) misbehaved(*method_, "create returned no instance");
+  selector_.reset(selector);
+  reads_ = functions_->reads(selector);
+}
+
+std::uint64_t SelectorInstance::scratch(std::uint64_t tokens, std::uint64_t observed) const {
+  return functions_->scratch(selector_.get(), tokens, observed);
+}
+
+void SelectorInstance::scores(const kvlab_selector_in& in, std::span<float> scores) const {
+  Message message;
+  check(functions_->scores(selector_.get(), &in, scores.data(), message.out()), *method_, "scores", message);
+  for (std::size_t t = 0; t < scores.size(); ++t) {
+    if (std::isnan(scores[t])) misbehaved(*method_, "the score of token " + std::to_string(t) + " is NaN");
+  }
+}
+
+}  // namespace kvlab

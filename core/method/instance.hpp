@@ -1,0 +1,80 @@
+// Instances of methods: the C tables of the ABI as C++ objects. What a plugin refuses is thrown as MethodError; what
+// it says of itself is checked here, so that nothing after this trusts a plugin's arithmetic.
+#pragma once
+
+#include <kvlab/abi.h>
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/error.hpp"
+#include "core/registry/library.hpp"
+
+namespace kvlab {
+
+// A method failed, or did what it must not. `status` is one of KVLAB_*.
+struct MethodError : Error {
+  MethodError(kvlab_status status_, const std::string& sentence) : Error(sentence), status(status_) {}
+  kvlab_status status;
+};
+
+// A method and its parameters, as one step of a pipeline.
+struct MethodSpec {
+  const Method* method = nullptr;   // the registry's, which outlives all instances
+  std::vector<kvlab_value> values;  // in the order of declaration, complete
+};
+
+class CodecInstance {
+ public:
+  CodecInstance(const MethodSpec& spec, const kvlab_layer& layer);
+
+  [[nodiscard]] const Method& method() const { return *method_; }
+  [[nodiscard]] const kvlab_codec_traits& traits() const { return traits_; }
+  [[nodiscard]] bool attends_keys() const { return method_->attend_keys != nullptr; }
+  [[nodiscard]] bool attends_values() const { return method_->attend_values != nullptr; }
+
+  [[nodiscard]] std::uint64_t bound(std::uint64_t tokens) const;
+  // Fills in out.size and out.parts, which were checked to fit the capacity and to add up.
+  void encode(const kvlab_encode_in& in, kvlab_encode_out& out) const;
+  void decode(const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* rows,
+              std::uint64_t row_stride, void* scratch) const;
+
+  // Only where attends_keys().
+  [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const;
+  void prepare(std::uint32_t kv_head, const float* queries, std::uint64_t count, void* prepared, void* scratch) const;
+  void scores(const void* prepared, std::uint64_t queries, const kvlab_block& block, std::uint64_t first,
+              std::uint64_t count, float* scores, std::uint64_t score_stride, void* scratch) const;
+  // Only where attends_values().
+  [[nodiscard]] std::uint64_t width() const;
+  void accumulate(const float* weights, std::uint64_t queries, std::uint64_t weight_stride, const kvlab_block& block,
+                  std::uint64_t first, std::uint64_t count, float* accumulator, void* scratch) const;
+  void finish(std::uint32_t kv_head, const float* accumulator, std::uint64_t queries, float* rows,
+              void* scratch) const;
+
+ private:
+  const Method* method_;
+  const kvlab_codec_functions* functions_;
+  std::unique_ptr<kvlab_codec, void (*)(kvlab_codec*)> codec_;
+  kvlab_codec_traits traits_{};
+};
+
+class SelectorInstance {
+ public:
+  SelectorInstance(const MethodSpec& spec, const kvlab_layer& layer);
+
+  [[nodiscard]] const Method& method() const { return *method_; }
+  [[nodiscard]] std::uint32_t reads() const { return reads_; }
+  [[nodiscard]] std::uint64_t scratch(std::uint64_t tokens, std::uint64_t observed) const;
+  // A NaN among the scores is a MethodError.
+  void scores(const kvlab_selector_in& in, std::span<float> scores) const;
+
+ private:
+  const Method* method_;
+  const kvlab_selector_functions* functions_;
+  std::unique_ptr<kvlab_selector, void (*)(kvlab_selector*)> selector_;
+  std::uint32_t reads_ = 0;
+};
+
+}  // namespace kvlab

@@ -1,0 +1,108 @@
+#include "core/registry/registry.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <sstream>
+
+#include "core/base/child.hpp"
+#include "core/base/error.hpp"
+
+namespace kvlab {
+namespace {
+
+namespace fs = std::filesystem;
+
+void libraries_in(const fs::path& folder, bool below, std::vector<fs::path>& out) {
+  std::error_code ignored;
+  std::vector<fs::path> entries;
+  for (const auto& entry : fs::directory_iterator(folder, fs::directory_options::skip_permission_denied, ignored)) {
+    entries.push_back(entry.path());
+  }
+  std::sort(entries.begin(), entries.end());
+  for (const auto& entry : entries) {
+    if (fs::is_directory(entry, ignored)) {
+      if (below) libraries_in(entry, false, out);
+    } else if (entry.extension() == ".so") {
+      out.push_back(entry);
+    }
+  }
+}
+
+// Tried in a child before it may touch this process. A missing or unreadable file has no business with dlopen.
+std::string reason_against(const fs::path& library) {
+  const ChildResult result = in_child([&] {
+    load_library(library);
+    return std::string();
+  }, 20);
+  return result.ok ? "" : result.text;
+}
+
+}  // namespace
+
+std::vector<fs::path> plugin_search_path(const std::vector<fs::path>& first) {
+  std::vector<fs::path> path = first;
+  if (const char* variable = std::getenv("KVLAB_PLUGIN_PATH"); variable != nullptr) {
+    std::istringstream entries(variable);
+    for (std::string entry; std::getline(entries, entry, ':');) {
+      if (!entry.empty()) path.emplace_back(entry);
+    }
+  }
+  const fs::path home = fs::read_symlink("/proc/self/exe").parent_path();
+  path.push_back(home / "methods");
+  path.push_back(home.parent_path() / "lib/kvlab/methods");
+  return path;
+}
+
+Registry::Registry(const std::vector<fs::path>& search_path) {
+  std::error_code ignored;
+  for (const auto& entry : search_path) {
+    std::vector<fs::path> libraries;
+    if (fs::is_directory(entry, ignored)) {
+      libraries_in(entry, true, libraries);
+    } else if (fs::exists(entry, ignored)) {
+      libraries.push_back(entry);
+    }
+    for (const auto& library : libraries) consider(fs::absolute(library));
+  }
+  std::sort(methods_.begin(), methods_.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+}
+
+Registry Registry::trusted(const std::vector<fs::path>& libraries) {
+  Registry registry;
+  for (const auto& library : libraries) registry.methods_.push_back(load_library(library));
+  return registry;
+}
+
+void Registry::consider(const fs::path& library) {
+  const auto same = [&](const Candidate& other) { return other.path == library; };
+  if (std::any_of(candidates_.begin(), candidates_.end(), same)) return;
+  std::string reason = reason_against(library);
+  if (!reason.empty()) {
+    candidates_.push_back({library, Candidate::State::refused, "", reason});
+    return;
+  }
+  Method method = load_library(library);
+  const std::string id = method.id;
+  const auto taken = std::find_if(methods_.begin(), methods_.end(), [&](const auto& m) { return m.id == id; });
+  if (taken != methods_.end()) {
+    candidates_.push_back({library, Candidate::State::shadowed, id, "shadowed by " + taken->path.string()});
+    return;
+  }
+  candidates_.push_back({library, Candidate::State::loaded, id, ""});
+  methods_.push_back(std::move(method));
+}
+
+const Method* Registry::find(std::string_view id) const {
+  const auto found = std::find_if(methods_.begin(), methods_.end(), [&](const auto& m) { return m.id == id; });
+  return found == methods_.end() ? nullptr : &*found;
+}
+
+std::vector<std::string> Registry::ids(std::optional<MethodKind> kind) const {
+  std::vector<std::string> ids;
+  for (const auto& method : methods_) {
+    if (!kind || method.kind == *kind) ids.push_back(method.id);
+  }
+  return ids;
+}
+
+}  // namespace kvlab

@@ -1,0 +1,46 @@
+// All methods that the search path holds, and what became of each library there.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/registry/library.hpp"
+
+namespace kvlab {
+
+// Where plugins are looked for, in order: `first` (the flag --plugins), KVLAB_PLUGIN_PATH (colon-separated), methods/
+// beside the executable, ../lib/kvlab/methods from it (an installed kvlab). An entry is a folder or one library.
+std::vector<std::filesystem::path> plugin_search_path(const std::vector<std::filesystem::path>& first);
+
+class Registry {
+ public:
+  struct Candidate {
+    std::filesystem::path path;
+    enum class State { loaded, refused, shadowed } state;
+    std::string id;      // where it is known
+    std::string reason;  // why it was refused, or what shadows it
+  };
+
+  // Opens each *.so and */*.so of each entry, first in a child process. Refusals are kept, not thrown.
+  explicit Registry(const std::vector<std::filesystem::path>& search_path);
+
+  // These libraries, without trying them in a child: for a worker, whose starter has done so.
+  static Registry trusted(const std::vector<std::filesystem::path>& libraries);
+
+  // Null when there is none.
+  [[nodiscard]] const Method* find(std::string_view id) const;
+  [[nodiscard]] const std::vector<Method>& methods() const { return methods_; }  // by id
+  [[nodiscard]] const std::vector<Candidate>& candidates() const { return candidates_; }
+  [[nodiscard]] std::vector<std::string> ids(std::optional<MethodKind> kind = {}) const;
+
+ private:
+  Registry() = default;
+  void consider(const std::filesystem::path& library);
+
+  std::vector<Method> methods_;
+  std::vector<Candidate> candidates_;
+};
+
+}  // namespace kvlab

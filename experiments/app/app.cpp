@@ -1,0 +1,93 @@
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <iostream>
+
+#include "core/base/error.hpp"
+#include "core/base/nearest.hpp"
+#include "core/version.hpp"
+#include "experiments/app/commands.hpp"
+#include "experiments/run/job.hpp"
+#include "results/hdf5.hpp"
+
+namespace kvlab {
+namespace {
+
+constexpr int refused = 2;
+
+int refuse_line(const std::string& line) {
+  std::cerr << "kvlab: " << line << '\n';
+  return refused;
+}
+
+// CLI11 says what is wrong; the nearest name is ours.
+std::string explain(const CLI::App& cli, const CLI::ParseError& error, int argc, char** argv) {
+  std::string line = error.what();
+  for (auto& c : line) c = c == '\n' ? ' ' : c;
+  std::vector<std::string> names;
+  for (const auto* command : cli.get_subcommands({})) {
+    if (!command->get_group().empty()) names.push_back(command->get_name());
+  }
+  const std::string first = argc > 1 ? argv[1] : "-";
+  if (first.front() != '-' && std::find(names.begin(), names.end(), first) == names.end()) {
+    return "there is no command '" + first + "'" + suggestion(first, names);
+  }
+  for (const auto* command : cli.get_subcommands()) {
+    std::vector<std::string> flags;
+    for (const auto* option : command->get_options()) {
+      if (!option->get_lnames().empty()) flags.push_back("--" + option->get_lnames().front());
+    }
+    const auto extras = command->remaining(true);
+    if (!extras.empty() && extras.front().starts_with("--")) {
+      return "there is no flag '" + extras.front() + "'" + suggestion(extras.front(), flags);
+    }
+  }
+  return line + " (kvlab --help)";
+}
+
+int parse_and_run(CLI::App& cli, App& app, int argc, char** argv) {
+  try {
+    cli.parse(argc, argv);
+    return app.exit_code;
+  } catch (const CLI::CallForHelp& help) {
+    return cli.exit(help);
+  } catch (const CLI::CallForAllHelp& help) {
+    return cli.exit(help);
+  } catch (const CLI::CallForVersion& shown) {
+    return cli.exit(shown);
+  } catch (const CLI::ParseError& error) {
+    return refuse_line(explain(cli, error, argc, argv));
+  }
+}
+
+}  // namespace
+
+int run_app(int argc, char** argv, const std::string& commit) {
+  h5::silence();
+  spdlog::set_default_logger(spdlog::stderr_color_mt("kvlab"));
+  spdlog::set_pattern("%^%l%$: %v");
+  App app;
+  app.commit = commit;
+  for (int i = 0; i < argc; ++i) app.command += (i > 0 ? " " : "") + std::string(i == 0 ? "kvlab" : argv[i]);
+
+  CLI::App cli("kvlab, a laboratory for KV-cache compression", "kvlab");
+  cli.require_subcommand(1);
+  cli.set_version_flag("--version", std::string("kvlab ") + version + " (" + commit + ")");
+  cli.add_option("--plugins", app.plugins, "folders or libraries searched for methods before all others");
+  cli.fallthrough();
+  for (auto* add : {add_list, add_describe, add_new, add_plan, add_run, add_show, add_trace}) add(cli, app);
+  cli.add_subcommand("__cell", "a worker: one cell, from standard input")->group("")->callback([&] {
+    app.exit_code = run_worker();
+  });
+  try {
+    return parse_and_run(cli, app, argc, argv);
+  } catch (const InputError& error) {
+    return refuse_line(error.what());
+  } catch (const std::exception& error) {
+    std::cerr << "kvlab: " << error.what() << '\n';
+    return 1;
+  }
+}
+
+}  // namespace kvlab

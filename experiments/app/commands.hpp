@@ -1,0 +1,35 @@
+// The subcommands of kvlab. Each declares its flags on the app and returns its exit code through `exit_code` when it
+// is the one that was asked for. Output for people goes to stderr, data to stdout.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/registry/registry.hpp"
+
+namespace kvlab {
+
+// What the commands share.
+struct App {
+  std::vector<std::filesystem::path> plugins;  // --plugins
+  std::string command;                         // as it was typed
+  std::string commit;
+  int exit_code = 0;
+
+  [[nodiscard]] Registry registry() const { return Registry(plugin_search_path(plugins)); }
+};
+
+void add_list(CLI::App& cli, App& app);
+void add_describe(CLI::App& cli, App& app);
+void add_new(CLI::App& cli, App& app);
+void add_plan(CLI::App& cli, App& app);
+void add_run(CLI::App& cli, App& app);
+void add_show(CLI::App& cli, App& app);
+void add_trace(CLI::App& cli, App& app);
+
+// The whole program.
+int run_app(int argc, char** argv, const std::string& commit);
+
+}  // namespace kvlab

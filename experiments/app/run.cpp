@@ -1,0 +1,115 @@
+#include <iostream>
+
+#include "experiments/app/commands.hpp"
+#include "experiments/run/runner.hpp"
+#include "results/show.hpp"
+#include "results/store.hpp"
+
+namespace kvlab {
+namespace {
+
+struct Options {
+  std::string file;
+  std::vector<std::string> assignments;
+  std::string only;
+  std::string output;
+  std::size_t jobs = 1;
+  bool force = false;
+  bool fresh = false;
+  bool retry = false;
+  bool json = false;
+};
+
+void add_experiment_options(CLI::App& command, Options& options) {
+  command.add_option("FILE", options.file, "the experiment, YAML")->required();
+  // One value a flag: the next word is FILE's.
+  command.add_option("--set", options.assignments, "set any value of the file: path=value")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
+  command.add_option("--only", options.only, "run cells whose pipeline/workload/backend matches this glob");
+  command.add_flag("--force", options.force, "allow more than 100,000 cells");
+}
+
+std::filesystem::path output_of(const Options& options, const Experiment& experiment) {
+  if (options.output.empty()) return std::filesystem::path("results/runs") / (experiment.name + ".h5");
+  if (std::filesystem::path(options.output).extension() != ".h5") {
+    throw InputError("-o " + options.output + ": a result's name ends in .h5");
+  }
+  return options.output;
+}
+
+int run(const Options& options, const App& app) {
+  if (options.jobs < 1) throw InputError("--jobs 0: valid: from 1");
+  const Registry registry = app.registry();
+  const Experiment experiment = load_experiment(options.file, options.assignments);
+  const Plan plan = make_plan(experiment, registry, options.force, options.only);
+  const std::filesystem::path output = output_of(options, experiment);
+  const int code = run_plan(experiment, plan, {output, options.jobs, options.fresh, options.retry, app.command, app.commit});
+  if (code == 130) return code;
+  show(read_run(output), {}, std::cout);
+  std::cerr << "written: " << output.string() << '\n';
+  return code;
+}
+
+std::string mebibytes(std::uint64_t bytes) { return std::to_string((bytes + (1U << 20) - 1) >> 20) + " MiB"; }
+
+void print_plan(const Plan& plan, bool as_json) {
+  Json cells = Json::array();
+  std::uint64_t most = 0;
+  for (const auto& cell : plan.cells) {
+    most = std::max(most, cell.memory_bytes);
+    if (as_json) {
+      cells.push_back({{"id", cell.id},
+                       {"pipeline", cell.pipeline},
+                       {"workload", cell.workload},
+                       {"backend", cell.backend},
+                       {"repeat", cell.repeat},
+                       {"seed", cell.seed},
+                       {"memory_bytes", cell.memory_bytes},
+                       {"parameters", cell.parameters}});
+    } else {
+      std::cout << cell.id << "  " << cell.name() << "  repeat " << cell.repeat << "  about "
+                << mebibytes(cell.memory_bytes) << '\n';
+    }
+  }
+  if (as_json) std::cout << cells.dump(2) << '\n';
+  std::cerr << plan.cells.size() << " cells; the largest needs about " << mebibytes(most) << '\n';
+}
+
+}  // namespace
+
+void add_run(CLI::App& cli, App& app) {
+  auto* command = cli.add_subcommand("run", "run what is not yet done of an experiment");
+  auto options = std::make_shared<Options>();
+  add_experiment_options(*command, *options);
+  command->add_option("-o,--output", options->output, "the result file; default results/runs/NAME.h5");
+  command->add_option("--jobs", options->jobs, "cells side by side; their timed sections take turns");
+  command->add_flag("--fresh", options->fresh, "forget finished cells and run all");
+  command->add_flag("--retry", options->retry, "run failed cells again");
+  command->callback([&app, options] { app.exit_code = run(*options, app); });
+}
+
+void add_plan(CLI::App& cli, App& app) {
+  auto* command = cli.add_subcommand("plan", "the cells that would run; nothing runs");
+  auto options = std::make_shared<Options>();
+  add_experiment_options(*command, *options);
+  command->add_flag("--json", options->json, "as JSON");
+  command->callback([&app, options] {
+    const Experiment experiment = load_experiment(options->file, options->assignments);
+    print_plan(make_plan(experiment, app.registry(), options->force, options->only), options->json);
+  });
+}
+
+void add_show(CLI::App& cli, App& /*app*/) {
+  auto* command = cli.add_subcommand("show", "a result as a table");
+  auto file = std::make_shared<std::string>();
+  auto options = std::make_shared<ShowOptions>();
+  command->add_option("RESULT", *file, "a result file")->required();
+  command->add_option("--sort", options->sort, "by this column; -COL descends");
+  command->add_option("--columns", options->columns, "these columns, comma-separated")->delimiter(',');
+  command->add_flag("--csv", options->csv, "all columns, or those named, as CSV");
+  command->callback([file, options] { show(read_run(*file), *options, std::cout); });
+}
+
+}  // namespace kvlab

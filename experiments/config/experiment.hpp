@@ -1,0 +1,43 @@
+// The experiment file, its top level read and checked; pipelines and workloads are still trees (experiments/plan).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "experiments/config/node.hpp"
+
+namespace kvlab {
+
+struct Measure {
+  bool speed = true;
+  std::int64_t min_samples = 10;
+  double max_seconds = 2;
+};
+
+struct Limits {
+  double seconds = 600;                   // a cell
+  std::optional<std::uint64_t> memory;    // bytes a cell; absent: 80 % of the free memory over the jobs
+};
+
+struct Experiment {
+  std::string file;    // as it was named
+  std::string source;  // its text
+  Node root;           // with every --set applied
+  std::string name;
+  std::string about;
+  std::int64_t seed = 1;
+  std::int64_t repeats = 1;
+  std::vector<std::string> backends{"cpu"};
+  std::vector<std::pair<std::string, Node>> workloads;
+  std::vector<std::pair<std::string, Node>> pipelines;
+  std::vector<Node> exclude;
+  Measure measure;
+  Limits limits;
+};
+
+// Throws InputError.
+Experiment load_experiment(const std::string& file, const std::vector<std::string>& assignments);
+
+}  // namespace kvlab

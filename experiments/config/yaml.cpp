@@ -1,0 +1,123 @@
+#include <yaml-cpp/yaml.h>
+
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "experiments/config/node.hpp"
+
+namespace kvlab {
+namespace {
+
+constexpr std::size_t most_values = 1'000'000;  // aliases of aliases can grow without bound
+
+class Converter {
+ public:
+  // `place`: given, every node is there; else `file` and the node's own mark.
+  Converter(std::string file, std::string place) : file_(std::move(file)), place_(std::move(place)) {}
+
+  Node convert(const YAML::Node& yaml) {
+    Node node;
+    node.place = place_of(yaml.Mark());
+    if (++count_ > most_values) refuse(node, "the file grows beyond a million values");
+    switch (yaml.Type()) {
+      case YAML::NodeType::Scalar:
+        node.kind = Node::Kind::scalar;
+        node.scalar = yaml.Scalar();
+        break;
+      case YAML::NodeType::Sequence:
+        node.kind = Node::Kind::list;
+        for (const auto& item : yaml) node.items.push_back(convert(item));
+        break;
+      case YAML::NodeType::Map:
+        node.kind = Node::Kind::map;
+        for (const auto& entry : yaml) add_entry(node, entry.first, entry.second);
+        break;
+      case YAML::NodeType::Null:
+      case YAML::NodeType::Undefined:
+        break;
+    }
+    return node;
+  }
+
+  [[nodiscard]] std::string place_of(const YAML::Mark& mark) const {
+    if (!place_.empty()) return place_;
+    if (mark.is_null()) return file_;
+    return file_ + ":" + std::to_string(mark.line + 1) + ":" + std::to_string(mark.column + 1);
+  }
+
+ private:
+  void add_entry(Node& map, const YAML::Node& yaml_key, const YAML::Node& yaml_value) {
+    const Node key = convert(yaml_key);
+    if (!key.is_scalar()) refuse(key, "a key is " + std::string(name_of(key.kind)) + "; keys are names");
+    if (key.scalar == "<<") refuse(key, "merge keys (<<) are not read; write the keys out");
+    if (map.find(key.scalar) != nullptr) refuse(key, "'" + key.scalar + "' stands here a second time");
+    Node value = convert(yaml_value);
+    value.key_place = key.place;
+    if (value.kind == Node::Kind::null) value.place = key.place;  // a missing value has no place of its own
+    map.entries.emplace_back(key.scalar, std::move(value));
+  }
+
+  std::string file_;
+  std::string place_;
+  std::size_t count_ = 0;
+};
+
+Node parse(const std::string& text, const std::string& file, const std::string& place) {
+  Converter converter(file, place);
+  try {
+    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
+    if (documents.size() > 1) throw InputError((place.empty() ? file : place) + ": it holds several documents; one is read");
+    if (documents.empty()) return converter.convert(YAML::Node());
+    return converter.convert(documents.front());
+  } catch (const YAML::Exception& error) {
+    throw InputError(converter.place_of(error.mark) + ": this is not YAML: " + error.msg);
+  }
+}
+
+void emit(YAML::Emitter& out, const Node& node) {
+  switch (node.kind) {
+    case Node::Kind::null:
+      out << YAML::Null;
+      break;
+    case Node::Kind::scalar:
+      out << node.scalar;
+      break;
+    case Node::Kind::list:
+      out << YAML::Flow << YAML::BeginSeq;
+      for (const auto& item : node.items) emit(out, item);
+      out << YAML::EndSeq;
+      break;
+    case Node::Kind::map:
+      out << YAML::BeginMap;
+      for (const auto& [key, value] : node.entries) {
+        out << YAML::Key << key << YAML::Value;
+        emit(out, value);
+      }
+      out << YAML::EndMap;
+      break;
+  }
+}
+
+}  // namespace
+
+Node load_yaml_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw InputError(path + ": cannot be read");
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (file.bad() || text.str().empty()) throw InputError(path + ": it is empty, or is no file");
+  constexpr std::size_t limit = std::size_t{16} << 20;
+  if (text.str().size() > limit) throw InputError(path + ": it is larger than 16 MiB");
+  return parse(text.str(), path, "");
+}
+
+Node parse_yaml_value(const std::string& text, const std::string& place) { return parse(text, "", place); }
+
+std::string to_yaml(const Node& node) {
+  YAML::Emitter out;
+  emit(out, node);
+  return std::string(out.c_str()) + "\n";
+}
+
+}  // namespace kvlab

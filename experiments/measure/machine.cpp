@@ -1,0 +1,80 @@
+#include "experiments/measure/machine.hpp"
+
+#include <sched.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+namespace kvlab {
+namespace {
+
+// The value of "NAME : value" in a file of /proc.
+std::string proc_field(const char* file, const std::string& name) {
+  std::ifstream lines(file);
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.starts_with(name)) continue;
+    const auto colon = line.find(':');
+    const auto value = line.find_first_not_of(" \t", colon + 1);
+    if (colon != std::string::npos && value != std::string::npos) return line.substr(value);
+  }
+  return "";
+}
+
+std::uint64_t kibibytes(const char* file, const std::string& name) {
+  std::istringstream text(proc_field(file, name));
+  std::uint64_t value = 0;
+  text >> value;
+  return value * 1024;
+}
+
+// The features that kernels of this field are written for.
+std::string cpu_features() {
+  const std::string all = " " + proc_field("/proc/cpuinfo", "flags") + " ";
+  std::string found;
+  for (const char* feature : {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
+                              "avx512_fp16", "amx_int8", "amx_bf16"}) {
+    if (all.find(" " + std::string(feature) + " ") != std::string::npos) found += (found.empty() ? "" : " ") + std::string(feature);
+  }
+  return found;
+}
+
+std::int64_t usable_cores() {
+  cpu_set_t set;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : std::thread::hardware_concurrency();
+}
+
+}  // namespace
+
+std::vector<std::pair<std::string, Value>> machine_attributes() {
+  utsname system{};
+  uname(&system);
+  return {
+      {"cpu", proc_field("/proc/cpuinfo", "model name")},
+      {"cpu_features", cpu_features()},
+      {"cores", usable_cores()},
+      {"memory_bytes", static_cast<std::int64_t>(kibibytes("/proc/meminfo", "MemTotal"))},
+      {"last_level_cache_bytes", static_cast<std::int64_t>(last_level_cache_bytes())},
+      {"gpu", std::string("none used")},
+      {"kernel", std::string(system.sysname) + " " + system.release},
+      {"compiler", std::string("g++ ") + __VERSION__},
+  };
+}
+
+std::uint64_t last_level_cache_bytes() {
+  for (const int level : {_SC_LEVEL4_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE, _SC_LEVEL2_CACHE_SIZE}) {
+    const long bytes = sysconf(level);
+    if (bytes > 0) return static_cast<std::uint64_t>(bytes);
+  }
+  return 0;
+}
+
+std::uint64_t available_memory_bytes() { return kibibytes("/proc/meminfo", "MemAvailable"); }
+std::uint64_t resident_bytes() { return kibibytes("/proc/self/status", "VmRSS"); }
+std::uint64_t peak_resident_bytes() { return kibibytes("/proc/self/status", "VmHWM"); }
+void reset_peak_resident() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+}  // namespace kvlab

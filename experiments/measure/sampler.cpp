@@ -1,0 +1,60 @@
+#include "experiments/measure/sampler.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+
+namespace kvlab {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+bool steady(const std::vector<double>& samples) {
+  const auto count = static_cast<double>(samples.size());
+  double mean = 0;
+  for (const double s : samples) mean += s / count;
+  double variance = 0;
+  for (const double s : samples) variance += (s - mean) * (s - mean) / (count - 1);
+  return std::sqrt(variance / count) <= 0.02 * mean;
+}
+
+// A record lock of the process: unlike flock it is not inherited, and it dies with its holder.
+void lock(int fd, int type) {
+  struct flock whole{};
+  whole.l_type = static_cast<short>(type);
+  whole.l_whence = SEEK_SET;
+  while (fcntl(fd, F_SETLKW, &whole) != 0 && errno == EINTR) {
+  }
+}
+
+}  // namespace
+
+std::vector<double> sample(const Measure& measure, const std::function<void()>& call) {
+  constexpr std::size_t least = 3;
+  call();
+  std::vector<double> samples;
+  const double begin = now();
+  while (true) {
+    const double start = now();
+    call();
+    const double end = now();
+    samples.push_back(end - start);
+    const bool enough = samples.size() >= static_cast<std::size_t>(measure.min_samples);
+    if (samples.size() >= least && ((enough && steady(samples)) || end - begin >= measure.max_seconds)) return samples;
+  }
+}
+
+TimingTurn::TimingTurn(int fd) : fd_(fd) {
+  if (fd_ >= 0) lock(fd_, F_WRLCK);
+}
+
+TimingTurn::~TimingTurn() {
+  if (fd_ >= 0) lock(fd_, F_UNLCK);
+}
+
+}  // namespace kvlab

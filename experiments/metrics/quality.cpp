@@ -1,0 +1,148 @@
+#include "experiments/metrics/quality.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace kvlab {
+namespace {
+
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+double ratio(double error, double norm) { return error == 0 ? 0 : std::sqrt(error) / std::sqrt(norm); }
+
+// Squared norms of a difference and of what it is from.
+struct Sums {
+  double error = 0;
+  double norm = 0;
+  void add(const float* exact, const float* got, std::size_t count) {
+    for (std::size_t i = 0; i < count; ++i) {
+      const double difference = static_cast<double>(exact[i]) - got[i];
+      error += difference * difference;
+      norm += static_cast<double>(exact[i]) * exact[i];
+    }
+  }
+  Sums& operator+=(const Sums& other) {
+    error += other.error;
+    norm += other.norm;
+    return *this;
+  }
+};
+
+[[noreturn]] void not_finite(const char* what, const LayerShape& shape, std::uint64_t sequence, std::uint64_t head) {
+  throw MethodError(KVLAB_INTERNAL, std::string(what) + " not finite in layer " + std::to_string(shape.layer) +
+                                        ", sequence " + std::to_string(sequence) + ", head " + std::to_string(head));
+}
+
+// One role of one head: decoded tile by tile beside the original's rows.
+Sums role_sums(const WorkloadLayer& layer, const Role& role, const KvTensor& tensor, const Head& head,
+               const std::vector<Segment>& segments, std::uint64_t sequence, std::uint32_t kv_head,
+               Workspace& workspace) {
+  Sums sums;
+  const std::uint64_t channels = role.channels;
+  const std::byte* base = tensor.head(sequence, kv_head, role.dtype);
+  const std::uint64_t step = static_cast<std::uint64_t>(tensor.token_stride) * size_of(role.dtype);
+  std::vector<float> exact(channels);
+  for (const auto& segment : segments) {
+    const std::uint64_t tile = tile_tokens(role, segment);
+    for (std::uint64_t done = 0; done < segment.tokens; done += tile) {
+      const std::uint64_t first = segment.first + done;
+      const std::uint64_t count = std::min(tile, segment.tokens - done);
+      float* rows = workspace.floats.ensure<float>(count * channels);
+      LayerCache::decode(role, head, kv_head, segment, first, count, rows, workspace);
+      const auto range = head.positions.range(first, count, workspace.positions);
+      for (std::uint64_t t = 0; t < count; ++t) {
+        const std::uint64_t position = range.list != nullptr ? range.list[t] : range.first + t;
+        to_f32(role.dtype, base + position * step, exact.data(), channels);
+        sums.add(exact.data(), rows + t * channels, channels);
+      }
+      if (!std::isfinite(sums.error)) not_finite("a decoded block is", layer.shape, sequence, kv_head);
+    }
+  }
+  return sums;
+}
+
+void judge_tensors(const WorkloadLayer& layer, const LayerCache& cache, ThreadPool& pool, LayerQuality& quality) {
+  const LayerShape& shape = layer.shape;
+  std::vector<Sums> keys(shape.heads());
+  std::vector<Sums> values(shape.heads());
+  std::vector<Workspace> workspaces(pool.threads());
+  pool.parallel_for(shape.heads(), [&](std::size_t index, std::size_t thread) {
+    const auto kv_head = static_cast<std::uint32_t>(index % shape.kv_heads);
+    const std::uint64_t sequence = index / shape.kv_heads;
+    const Head& head = cache.head(sequence, kv_head);
+    keys[index] = role_sums(layer, cache.keys(), layer.prefill.keys, head, head.keys, sequence, kv_head,
+                            workspaces[thread]);
+    values[index] = role_sums(layer, cache.values(), layer.prefill.values, head, head.values, sequence, kv_head,
+                              workspaces[thread]);
+  });
+  Sums key_sums;
+  Sums value_sums;
+  std::uint64_t kept = 0;
+  for (std::size_t index = 0; index < keys.size(); ++index) {
+    key_sums += keys[index];
+    value_sums += values[index];
+    kept += cache.head(index / shape.kv_heads, static_cast<std::uint32_t>(index % shape.kv_heads)).positions.tokens();
+  }
+  quality.kept_tokens = static_cast<double>(kept) / static_cast<double>(shape.heads());
+  quality.key_error = kept == 0 ? nan : ratio(key_sums.error, key_sums.norm);
+  quality.value_error = kept == 0 ? nan : ratio(value_sums.error, value_sums.norm);
+}
+
+void judge_outputs(const WorkloadLayer& layer, LayerCache& cache, const std::vector<float>& reference,
+                   ThreadPool& pool, LayerQuality& quality) {
+  const LayerShape& shape = layer.shape;
+  const std::uint64_t channels = shape.head_dim_values;
+  const std::uint64_t vectors = reference.size() / channels;
+  if (vectors == 0) {
+    quality.output_error = nan;
+    quality.output_cosine = nan;
+    return;
+  }
+  std::vector<float> outputs(reference.size());
+  cache.attend(layer.judged, outputs.data(), pool);
+  Sums all;
+  double cosines = 0;
+  for (std::uint64_t v = 0; v < vectors; ++v) {
+    const float* exact = reference.data() + v * channels;
+    const float* got = outputs.data() + v * channels;
+    Sums one;
+    one.add(exact, got, channels);
+    double product = 0;
+    double got_norm = 0;
+    for (std::uint64_t c = 0; c < channels; ++c) {
+      product += static_cast<double>(exact[c]) * got[c];
+      got_norm += static_cast<double>(got[c]) * got[c];
+    }
+    if (!std::isfinite(one.error)) {
+      const std::uint64_t head = v / layer.judged.count();
+      not_finite("an attention output is", shape, head / shape.query_heads, head % shape.query_heads);
+    }
+    cosines += product == 0 ? 0 : product / (std::sqrt(one.norm) * std::sqrt(got_norm));
+    quality.vector_errors.push_back(ratio(one.error, one.norm));
+    all += one;
+  }
+  quality.output_error = ratio(all.error, all.norm);
+  quality.output_cosine = cosines / static_cast<double>(vectors);
+}
+
+}  // namespace
+
+LayerQuality judge(const WorkloadLayer& layer, LayerCache& cache, const std::vector<float>& reference,
+                   ThreadPool& pool) {
+  LayerQuality quality;
+  judge_tensors(layer, cache, pool, quality);
+  judge_outputs(layer, cache, reference, pool, quality);
+  return quality;
+}
+
+double quantile(const std::vector<double>& sorted, double q) {
+  if (sorted.empty()) return nan;
+  const double place = q * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<std::size_t>(place);
+  const std::size_t above = std::min(below + 1, sorted.size() - 1);
+  const double share = place - static_cast<double>(below);
+  return sorted[below] + (share == 0 ? 0 : share * (sorted[above] - sorted[below]));
+}
+
+}  // namespace kvlab

@@ -1,0 +1,15 @@
+// Attention written out over the workload itself: what the compressed cache is judged against.
+#pragma once
+
+#include <vector>
+
+#include "core/base/thread_pool.hpp"
+#include "experiments/workloads/workload.hpp"
+
+namespace kvlab {
+
+// o = softmax(scale q k) v over tokens [0, P), in a layer with window W over those at positions > p - W.
+// f32 [batch, query_head, query, channel] of the judged queries; sums of the softmax in f64.
+std::vector<float> reference_outputs(const WorkloadLayer& layer, ThreadPool& pool);
+
+}  // namespace kvlab

@@ -1,0 +1,69 @@
+#include "experiments/plan/exclude.hpp"
+
+#include <algorithm>
+
+#include "core/base/nearest.hpp"
+#include "experiments/config/reader.hpp"
+#include "experiments/plan/plan.hpp"
+
+namespace kvlab {
+namespace {
+
+// 4, 4.0 and "4" are the same value.
+bool equal(const Node& wanted, const std::string& actual, const std::string& key) {
+  const std::string& text = scalar_of(wanted, "exclude's " + key);
+  double a = 0;
+  double b = 0;
+  return text == actual || (read_number(text, a) && read_number(actual, b) && a == b);
+}
+
+std::vector<std::pair<std::string, std::string>> values_of(const Cell& cell) {
+  std::vector<std::pair<std::string, std::string>> values{{"pipeline", cell.pipeline},
+                                                          {"workload", cell.workload},
+                                                          {"backend", cell.backend},
+                                                          {"repeat", std::to_string(cell.repeat)}};
+  for (const auto& [path, json] : flatten(cell.parameters)) {
+    values.emplace_back(path, json.is_string() ? json.get<std::string>() : json.dump());
+  }
+  return values;
+}
+
+}  // namespace
+
+Exclusion::Exclusion(const std::vector<Node>& rules) : rules_(rules) {
+  for (const auto& rule : rules_) {
+    if (require_map(rule, "a rule of exclude").entries.empty()) refuse(rule, "a rule of exclude is empty");
+  }
+}
+
+bool Exclusion::drops(const Cell& cell) {
+  bool drops = false;
+  for (const auto& rule : rules_) drops = matches(rule, cell) || drops;
+  return drops;
+}
+
+bool Exclusion::matches(const Node& rule, const Cell& cell) {
+  const auto values = values_of(cell);
+  for (const auto& [key, value] : values) known_.insert(key);
+  return std::all_of(rule.entries.begin(), rule.entries.end(), [&](const auto& entry) {
+    const auto& [key, wanted] = entry;
+    const auto found = std::find_if(values.begin(), values.end(), [&, &name = key](const auto& v) { return v.first == name; });
+    if (found == values.end()) return false;
+    if (!wanted.is_list()) return equal(wanted, found->second, key);
+    return std::any_of(wanted.items.begin(), wanted.items.end(),
+                       [&, &name = key](const auto& item) { return equal(item, found->second, name); });
+  });
+}
+
+void Exclusion::check_keys() const {
+  const std::vector<std::string> names(known_.begin(), known_.end());
+  for (const auto& rule : rules_) {
+    for (const auto& [key, value] : rule.entries) {
+      if (known_.find(key) == known_.end()) {
+        throw InputError(value.key_place + ": exclude: no cell has '" + key + "'" + suggestion(key, names));
+      }
+    }
+  }
+}
+
+}  // namespace kvlab

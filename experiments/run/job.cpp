@@ -1,0 +1,57 @@
+#include "experiments/run/job.hpp"
+
+#include <cmath>
+#include <limits>
+
+namespace kvlab {
+namespace {
+
+// JSON has no NaN.
+Json number(double value) { return std::isnan(value) ? Json() : Json(value); }
+double number(const Json& json) { return json.is_null() ? std::numeric_limits<double>::quiet_NaN() : json.get<double>(); }
+
+}  // namespace
+
+std::string to_text(const Job& job) {
+  Json row = Json::object();
+  for (const auto& [name, value] : job.row) {
+    std::visit([&, &key = name](const auto& v) { row[key] = v; }, value);
+  }
+  return Json{{"cell_file", job.cell_file},
+              {"row", row},
+              {"parameters", job.parameters},
+              {"workload", job.workload},
+              {"plugins", job.plugins},
+              {"seed", job.seed},
+              {"speed", job.measure.speed},
+              {"min_samples", job.measure.min_samples},
+              {"max_seconds", job.measure.max_seconds},
+              {"peak_read", number(job.peak_read)},
+              {"peak_copy", number(job.peak_copy)},
+              {"timing_fd", job.timing_fd},
+              {"parent", job.parent}}
+      .dump();
+}
+
+Job parse_job(const std::string& text) {
+  const Json json = Json::parse(text);
+  Job job;
+  job.cell_file = json.at("cell_file").get<std::string>();
+  for (const auto& [name, value] : json.at("row").items()) {
+    job.row[name] = value.is_string() ? Value(value.get<std::string>()) : Value(value.get<std::int64_t>());
+  }
+  job.parameters = json.at("parameters");
+  job.workload = json.at("workload");
+  job.plugins = json.at("plugins").get<std::vector<std::string>>();
+  job.seed = json.at("seed").get<std::int64_t>();
+  job.measure.speed = json.at("speed").get<bool>();
+  job.measure.min_samples = json.at("min_samples").get<std::int64_t>();
+  job.measure.max_seconds = json.at("max_seconds").get<double>();
+  job.peak_read = number(json.at("peak_read"));
+  job.peak_copy = number(json.at("peak_copy"));
+  job.timing_fd = json.at("timing_fd").get<int>();
+  job.parent = json.at("parent").get<std::int64_t>();
+  return job;
+}
+
+}  // namespace kvlab

@@ -1,0 +1,187 @@
+#include "experiments/run/measurement.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "core/cache/cache.hpp"
+#include "experiments/measure/machine.hpp"
+#include "experiments/measure/sampler.hpp"
+#include "experiments/metrics/quality.hpp"
+#include "experiments/metrics/reference.hpp"
+#include "experiments/workloads/synthetic/random.hpp"
+
+namespace kvlab {
+namespace {
+
+double to_double(std::uint64_t value) { return static_cast<double>(value); }
+
+class Measurement {
+ public:
+  Measurement(const Job& job, ThreadPool& pool, CellRecord& record) : job_(job), pool_(pool), record_(record) {}
+
+  void run() {
+    load();
+    build();
+    record_bytes();
+    record_quality();
+    if (job_.measure.speed) record_speed();
+    // VmHWM is of whole pages and may lag: never below nothing.
+    const std::uint64_t peak = std::max(peak_resident_bytes(), before_bytes_);
+    record_.cell["peak_bytes"] = to_double(peak - before_bytes_);
+  }
+
+ private:
+  void load();
+  void build();
+  void record_bytes();
+  void record_quality();
+  void record_speed();
+  void time(const char* metric, const std::function<void()>& call);
+  [[nodiscard]] std::uint64_t cache_bytes() const { return total_bytes(caches_).total(); }
+
+  const Job& job_;
+  ThreadPool& pool_;
+  CellRecord& record_;
+  std::optional<Registry> registry_;  // the caches' methods are its
+  Workload workload_;
+  std::vector<std::vector<float>> references_;  // a layer
+  std::vector<std::unique_ptr<LayerCache>> caches_;
+  std::uint64_t before_bytes_ = 0;  // resident, with workload and references
+};
+
+void Measurement::load() {
+  const auto source = resolve_workload(to_node(job_.workload, "the workload"), "the workload", "", true);
+  workload_ = source->load(static_cast<std::uint64_t>(job_.seed), pool_);
+  check_finite(workload_, pool_);
+  for (const auto& layer : workload_.layers) references_.push_back(reference_outputs(layer, pool_));
+  before_bytes_ = resident_bytes();
+  reset_peak_resident();
+}
+
+void Measurement::build() {
+  registry_ = Registry::trusted({job_.plugins.begin(), job_.plugins.end()});
+  Json pipeline = job_.parameters;
+  pipeline.erase("workload");
+  if (pipeline["codec"].empty()) pipeline.erase("codec");
+  const ResolvedPipeline resolved = resolve_pipeline(to_node(pipeline, "the pipeline"), "the pipeline", *registry_);
+  for (const auto& layer : workload_.layers) {
+    caches_.push_back(std::make_unique<LayerCache>(resolved.pipeline, layer.shape));
+    caches_.back()->prefill(layer.prefill, pool_);
+  }
+}
+
+void Measurement::record_bytes() {
+  const Bytes bytes = total_bytes(caches_);
+  const double elements = static_cast<double>(std::get<std::int64_t>(job_.row.at("elements")));
+  const double raw = static_cast<double>(std::get<std::int64_t>(job_.row.at("raw_bytes")));
+  std::uint64_t reserved = bytes.bases;
+  for (const auto& cache : caches_) {
+    reserved += cache->reserved_bytes();
+    reserved -= cache->bytes().bases;  // in the arena already; what is left of bases is codecs' state
+  }
+  Row& cell = record_.cell;
+  cell["bytes"] = to_double(bytes.total());
+  cell["payload_bytes"] = to_double(bytes.payload);
+  cell["scale_bytes"] = to_double(bytes.scales);
+  cell["index_bytes"] = to_double(bytes.indices);
+  cell["basis_bytes"] = to_double(bytes.bases);
+  cell["uncompressed_bytes"] = to_double(bytes.uncompressed);
+  cell["reserved_bytes"] = to_double(reserved);
+  cell["compression_ratio"] = bytes.total() == 0 ? std::numeric_limits<double>::quiet_NaN() : raw / to_double(bytes.total());
+  cell["bits_per_element"] = 8 * to_double(bytes.total()) / elements;
+}
+
+void Measurement::record_quality() {
+  std::vector<double> vector_errors;
+  Row& cell = record_.cell;
+  const auto layers = static_cast<double>(caches_.size());
+  for (const char* name : {"kept_tokens", "key_error", "value_error", "output_error", "output_cosine"}) cell[name] = 0.0;
+  const auto add = [&](Row& row, const char* name, double value) {
+    row[name] = value;
+    cell[name] = std::get<double>(cell[name]) + value / layers;
+  };
+  for (std::size_t i = 0; i < caches_.size(); ++i) {
+    const LayerQuality quality = judge(workload_.layers[i], *caches_[i], references_[i], pool_);
+    Row row{{"id", job_.row.at("id")},
+            {"layer", std::int64_t{workload_.layers[i].shape.layer}},
+            {"bytes", to_double(caches_[i]->bytes().total())}};
+    add(row, "kept_tokens", quality.kept_tokens);
+    add(row, "key_error", quality.key_error);
+    add(row, "value_error", quality.value_error);
+    add(row, "output_error", quality.output_error);
+    add(row, "output_cosine", quality.output_cosine);
+    vector_errors.insert(vector_errors.end(), quality.vector_errors.begin(), quality.vector_errors.end());
+    record_.layers.push_back(std::move(row));
+  }
+  std::sort(vector_errors.begin(), vector_errors.end());
+  cell["output_error_median"] = quantile(vector_errors, 0.5);
+  cell["output_error_p95"] = quantile(vector_errors, 0.95);
+  cell["output_error_max"] = quantile(vector_errors, 1);
+}
+
+void Measurement::time(const char* metric, const std::function<void()>& call) {
+  std::vector<double> samples = sample(job_.measure, call);
+  for (std::size_t i = 0; i < samples.size(); ++i) {
+    record_.samples.push_back({{"id", job_.row.at("id")},
+                               {"metric", std::string(metric)},
+                               {"sample", static_cast<std::int64_t>(i)},
+                               {"seconds", samples[i]}});
+  }
+  std::sort(samples.begin(), samples.end());
+  const std::string name = std::string(metric) + "_seconds";
+  record_.cell[name] = quantile(samples, 0.5);
+  record_.cell[name + "_q25"] = quantile(samples, 0.25);
+  record_.cell[name + "_q75"] = quantile(samples, 0.75);
+  record_.cell[name + "_samples"] = to_double(samples.size());
+}
+
+void Measurement::record_speed() {
+  const TimingTurn turn(job_.timing_fd);
+  std::uint64_t largest = 0;
+  std::uint64_t outputs = 0;
+  std::uint64_t query_floats = 0;
+  for (const auto& layer : workload_.layers) {
+    const LayerShape& shape = layer.shape;
+    const std::uint64_t channels = std::max(shape.head_dim_keys, shape.head_dim_values);
+    largest = std::max(largest, shape.heads() * layer.prefill.tokens * channels * size_of(shape.dtype));
+    outputs = std::max(outputs, shape.batch * shape.query_heads * shape.head_dim_values);
+    query_floats = std::max(query_floats, shape.batch * shape.query_heads * shape.head_dim_keys);
+  }
+  time("compress", [&] {
+    for (std::size_t i = 0; i < caches_.size(); ++i) caches_[i]->prefill(workload_.layers[i].prefill, pool_);
+  });
+  {
+    const Mapping keys(largest);
+    const Mapping values(largest);
+    time("decompress", [&] {
+      for (const auto& cache : caches_) cache->decompress(keys.data(), values.data(), pool_);
+    });
+  }
+  // One query a query head, at the position after the prefill. What it is does not matter to the time.
+  std::vector<float> queries(query_floats);
+  Random(static_cast<std::uint64_t>(job_.seed), {0}).normal(queries);
+  std::vector<float> out(outputs);
+  const std::vector<std::uint32_t> position{static_cast<std::uint32_t>(workload_.layers.front().prefill.tokens)};
+  time("attend", [&] {
+    for (const auto& cache : caches_) cache->attend({queries.data(), position}, out.data(), pool_);
+  });
+
+  Row& cell = record_.cell;
+  const double raw = static_cast<double>(std::get<std::int64_t>(job_.row.at("raw_bytes")));
+  const double bytes = to_double(cache_bytes());
+  cell["compress_bandwidth"] = raw / std::get<double>(cell["compress_seconds"]);
+  cell["decompress_bandwidth"] = raw / std::get<double>(cell["decompress_seconds"]);
+  cell["attend_bandwidth"] = bytes / std::get<double>(cell["attend_seconds"]);
+  cell["peak_read_bandwidth"] = job_.peak_read;
+  cell["peak_copy_bandwidth"] = job_.peak_copy;
+  const auto cache_level = to_double(last_level_cache_bytes());
+  if (bytes >= 2 * cache_level) cell["attend_roofline"] = std::get<double>(cell["attend_bandwidth"]) / job_.peak_read;
+}
+
+}  // namespace
+
+void measure_cell(const Job& job, ThreadPool& pool, CellRecord& record) { Measurement(job, pool, record).run(); }
+
+}  // namespace kvlab

@@ -1,0 +1,282 @@
+#include "experiments/run/runner.hpp"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <csignal>
+#include <ctime>
+#include <iostream>
+#include <limits>
+#include <list>
+#include <memory>
+#include <set>
+#include <thread>
+
+#include "core/base/child.hpp"
+#include "core/version.hpp"
+#include "experiments/measure/machine.hpp"
+#include "experiments/run/process.hpp"
+#include "experiments/run/progress.hpp"
+#include "results/store.hpp"
+
+namespace kvlab {
+namespace {
+
+volatile std::sig_atomic_t interrupted = 0;
+void on_interrupt(int /*signal*/) { interrupted = 1; }
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm parts{};
+  gmtime_r(&now, &parts);
+  std::array<char, 32> text{};
+  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text.data();
+}
+
+class Runner {
+ public:
+  Runner(const Experiment& experiment, const Plan& plan, const RunOptions& options)
+      : experiment_(experiment), plan_(plan), options_(options), folder_(cells_folder(options.output)) {}
+
+  int run() {
+    started_ = utc_now();
+    std::filesystem::create_directories(folder_);
+    choose_pending();
+    if (!pending_.empty()) {
+      measure_machine();
+      if (!run_pending()) {
+        std::cerr << "interrupted: " << finished_ << " of " << pending_.size()
+                  << " cells were finished; the same command goes on from there\n";
+        return 130;
+      }
+    }
+    return write_results();
+  }
+
+ private:
+  [[nodiscard]] std::filesystem::path file_of(const Cell& cell) const { return folder_ / (cell.id + ".h5"); }
+  [[nodiscard]] static bool available(const Cell& cell) { return cell.backend == "cpu"; }
+
+  void choose_pending();
+  [[nodiscard]] bool is_done(const Cell& cell) const;
+  void measure_machine();
+  bool run_pending();
+  void start(const Cell& cell);
+  bool collect();
+  void record_death(const Cell& cell, const WorkerProcess::End& end);
+  [[nodiscard]] Job job_of(const Cell& cell) const;
+  int write_results();
+  void adopt_peak(const Row& cell);
+  [[nodiscard]] RunInfo describe(const std::vector<ColumnSpec>& swept) const;
+  CellRecord skipped(const Cell& cell) const;
+
+  struct Running {
+    const Cell* cell;
+    WorkerProcess process;
+  };
+
+  const Experiment& experiment_;
+  const Plan& plan_;
+  const RunOptions& options_;
+  std::filesystem::path folder_;
+  std::string started_;
+  std::vector<const Cell*> pending_;
+  std::list<Running> running_;
+  std::unique_ptr<Progress> progress_;
+  std::size_t finished_ = 0;
+  WorkerLimits limits_{};
+  int timing_fd_ = -1;
+  double peak_read_ = std::numeric_limits<double>::quiet_NaN();
+  double peak_copy_ = std::numeric_limits<double>::quiet_NaN();
+};
+
+void Runner::choose_pending() {
+  std::set<std::string> seen;
+  for (const auto& cell : plan_.cells) {
+    if (!available(cell) || !seen.insert(cell.id).second) continue;
+    std::error_code ignored;
+    if (options_.fresh) std::filesystem::remove(file_of(cell), ignored);
+    if (!is_done(cell)) pending_.push_back(&cell);
+  }
+  const std::size_t known = seen.size() - pending_.size();
+  if (known > 0) std::cerr << known << " of " << seen.size() << " cells are done already\n";
+}
+
+// A cell file that cannot be read is measured again. It is tried in a child: libhdf5 may crash on damage.
+bool Runner::is_done(const Cell& cell) const {
+  const auto path = file_of(cell);
+  if (!std::filesystem::exists(path)) return false;
+  const ChildResult result = in_child([&] { return std::get<std::string>(read_cell(path).cell.at("status")); });
+  if (!result.ok) {
+    std::cerr << "measured again: " << result.text << '\n';
+    std::filesystem::remove(path);
+    return false;
+  }
+  return !(options_.retry && is_failure(result.text));
+}
+
+void Runner::measure_machine() {
+  if (experiment_.measure.speed) {
+    ThreadPool pool;
+    const PeakBandwidth peak = measure_peak_bandwidth(pool);
+    peak_read_ = peak.read;
+    peak_copy_ = peak.copy;
+  }
+  const double share = 0.8 / static_cast<double>(options_.jobs);
+  const auto free_share = static_cast<std::uint64_t>(share * static_cast<double>(available_memory_bytes()));
+  limits_ = {experiment_.limits.seconds, experiment_.limits.memory.value_or(free_share)};
+  if (options_.jobs > 1) timing_fd_ = memfd_create("kvlab-timing", MFD_CLOEXEC);
+}
+
+// False when interrupted; the workers are dead then.
+bool Runner::run_pending() {
+  struct sigaction action{};
+  action.sa_handler = on_interrupt;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  progress_ = std::make_unique<Progress>(pending_.size());
+  std::size_t next = 0;
+  while (next < pending_.size() || !running_.empty()) {
+    if (interrupted != 0) {
+      running_.clear();
+      progress_.reset();
+      return false;
+    }
+    while (next < pending_.size() && running_.size() < options_.jobs) start(*pending_[next++]);
+    if (!collect()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    progress_->tick();
+  }
+  progress_.reset();
+  return true;
+}
+
+void Runner::start(const Cell& cell) {
+  progress_->started(cell.name());
+  running_.push_back({&cell, WorkerProcess(job_of(cell), limits_, timing_fd_)});
+}
+
+// Looks at each worker once; true when one has ended.
+bool Runner::collect() {
+  bool any = false;
+  for (auto it = running_.begin(); it != running_.end();) {
+    auto end = it->process.poll();
+    if (!end) {
+      ++it;
+      continue;
+    }
+    const Cell& cell = *it->cell;
+    if (end->status == Status::ok && !std::filesystem::exists(file_of(cell))) {
+      end = WorkerProcess::End{Status::crashed, "the worker ended without a result"};
+    }
+    if (end->status != Status::ok) record_death(cell, *end);
+    const CellRecord record = read_cell(file_of(cell));
+    progress_->finished(cell.name(), std::get<std::string>(record.cell.at("status")),
+                        std::get<std::string>(record.cell.at("reason")));
+    ++finished_;
+    it = running_.erase(it);
+    any = true;
+  }
+  return any;
+}
+
+void Runner::record_death(const Cell& cell, const WorkerProcess::End& end) {
+  Row row = cell.row();
+  row["status"] = std::string(name_of(end.status));
+  row["reason"] = end.reason;
+  write_cell(file_of(cell), {row, {}, {}});
+}
+
+Job Runner::job_of(const Cell& cell) const {
+  Job job;
+  job.cell_file = std::filesystem::absolute(file_of(cell)).string();
+  job.row = cell.row();
+  job.parameters = cell.parameters;
+  job.workload = cell.portable_workload;
+  for (const Method* method : cell.methods) job.plugins.push_back(method->path.string());
+  job.seed = cell.seed;
+  job.measure = experiment_.measure;
+  job.peak_read = peak_read_;
+  job.peak_copy = peak_copy_;
+  return job;
+}
+
+CellRecord Runner::skipped(const Cell& cell) const {
+  CellRecord record{cell.row(), {}, {}};
+  record.cell["status"] = std::string(name_of(Status::skipped));
+  record.cell["reason"] = "backend " + cell.backend + " is not in this build";
+  return record;
+}
+
+int Runner::write_results() {
+  const std::vector<ColumnSpec> swept = swept_columns(plan_);
+  std::vector<CellRecord> records;
+  std::set<std::string> seen;
+  bool failed = false;
+  for (const auto& cell : plan_.cells) {
+    CellRecord record = available(cell) ? read_cell(file_of(cell)) : skipped(cell);
+    record.cell["pipeline"] = cell.pipeline;  // this plan's labels
+    record.cell["workload"] = cell.workload;
+    add_swept(swept, cell, record.cell);
+    if (!seen.insert(cell.id).second) {  // cells that are the same were measured once
+      record.layers.clear();
+      record.samples.clear();
+    }
+    if (available(cell) && std::isnan(peak_read_)) adopt_peak(record.cell);
+    failed = failed || is_failure(std::get<std::string>(record.cell.at("status")));
+    records.push_back(std::move(record));
+  }
+  write_run(options_.output, describe(swept), records);
+  return failed ? 1 : 0;
+}
+
+// Nothing was run now: the machine's peak is what an earlier start measured.
+void Runner::adopt_peak(const Row& cell) {
+  peak_read_ = std::get<double>(cell.at("peak_read_bandwidth"));
+  peak_copy_ = std::get<double>(cell.at("peak_copy_bandwidth"));
+}
+
+RunInfo Runner::describe(const std::vector<ColumnSpec>& swept) const {
+  RunInfo info;
+  info.attributes = {{"name", experiment_.name},
+                     {"about", experiment_.about},
+                     {"kvlab_version", std::string(version)},
+                     {"commit", options_.commit},
+                     {"command", options_.command},
+                     {"started", started_},
+                     {"ended", utc_now()},
+                     {"peak_read_bandwidth", peak_read_},
+                     {"peak_copy_bandwidth", peak_copy_}};
+  for (auto& attribute : machine_attributes()) info.attributes.push_back(std::move(attribute));
+  info.source = experiment_.source;
+  Json expanded = Json::array();
+  for (const auto& cell : plan_.cells) {
+    expanded.push_back({{"id", cell.id},
+                        {"pipeline", cell.pipeline},
+                        {"workload", cell.workload},
+                        {"backend", cell.backend},
+                        {"repeat", cell.repeat},
+                        {"seed", cell.seed},
+                        {"parameters", cell.parameters}});
+  }
+  info.expanded = expanded.dump(1);
+  info.swept = swept;
+  return info;
+}
+
+}  // namespace
+
+std::filesystem::path cells_folder(const std::filesystem::path& output) {
+  std::filesystem::path folder = output;
+  folder.replace_extension(".cells");
+  return folder;
+}
+
+int run_plan(const Experiment& experiment, const Plan& plan, const RunOptions& options) {
+  return Runner(experiment, plan, options).run();
+}
+
+}  // namespace kvlab

@@ -1,0 +1,27 @@
+// Runs what is not yet done of a plan, a worker process a cell, and makes the run file.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "experiments/config/experiment.hpp"
+#include "experiments/plan/plan.hpp"
+
+namespace kvlab {
+
+struct RunOptions {
+  std::filesystem::path output;  // the run file; cell files lie in a folder beside it
+  std::size_t jobs = 1;
+  bool fresh = false;  // forget finished cells first
+  bool retry = false;  // run those again that failed
+  std::string command;  // as it was typed, for the file
+  std::string commit;
+};
+
+// results/runs/NAME.h5 -> results/runs/NAME.cells
+std::filesystem::path cells_folder(const std::filesystem::path& output);
+
+// 0: all well; 1: some cells failed, timed out, ran out of memory or crashed; 130: interrupted. What is finished stays.
+int run_plan(const Experiment& experiment, const Plan& plan, const RunOptions& options);
+
+}  // namespace kvlab

@@ -1,0 +1,66 @@
+// Recorded KV caches, format version 1 (experiments/workloads/trace/README.md). A trace is a stranger's file: any part
+// may be missing, of the wrong type or shape, truncated, hostile, NaN. What is wrong with it is an InputError.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "core/cache/layer.hpp"
+#include "results/hdf5.hpp"
+
+namespace kvlab {
+
+struct TraceLayer {
+  std::string group;  // "layer_002"
+  std::uint32_t layer = 0;
+  std::uint64_t window = 0;  // 0: attends to all
+};
+
+struct TraceHeader {
+  std::string model;
+  std::string model_license;
+  std::string text;
+  std::uint32_t model_layers = 0;
+  std::uint32_t query_heads = 0;
+  std::uint32_t kv_heads = 0;
+  std::uint32_t head_dim = 0;
+  std::uint64_t sequences = 0;
+  std::uint64_t tokens = 0;  // a sequence
+  std::uint64_t prefill_tokens = 0;
+  Dtype dtype = Dtype::f32;
+  double attention_scale = 0;
+  RopeStyle rope_style = RopeStyle::none;
+  double rope_theta = 0;
+  std::vector<double> inv_freq;                 // [rope_dim / 2]
+  std::vector<std::uint32_t> query_positions;   // ascending
+  std::vector<TraceLayer> layers;               // by number
+  bool token_ids = false;
+};
+
+class Trace {
+ public:
+  explicit Trace(const std::filesystem::path& path);  // reads and checks the header and all shapes
+
+  [[nodiscard]] const TraceHeader& header() const { return header_; }
+
+  // K or V (`name` keys, values) of a sequence, the first `tokens`: [kv_head, token, channel] in the trace's dtype.
+  void read_tensor(const TraceLayer& layer, const char* name, std::uint64_t sequence, std::uint64_t tokens,
+                   void* out) const;
+  // All recorded queries of a sequence, [query_head, query, channel].
+  void read_queries(const TraceLayer& layer, std::uint64_t sequence, std::vector<float>& out) const;
+
+  // Reads everything and refuses NaN and infinity.
+  void check_values() const;
+
+ private:
+  h5::Object file_;
+  TraceHeader header_;
+};
+
+// Opens the trace in a child and checks all of it there. Returns the hash of its content. Both are remembered by path,
+// size and time of change, in ~/.cache/kvlab. Throws InputError that begins with the path.
+std::string check_trace(const std::filesystem::path& path);
+
+}  // namespace kvlab

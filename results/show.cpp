@@ -1,0 +1,127 @@
+#include "results/show.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <ostream>
+
+#include "core/base/error.hpp"
+#include "core/base/nearest.hpp"
+#include "core/registry/parameter.hpp"
+
+namespace kvlab {
+namespace {
+
+const Column& find(const Table& table, const std::string& name, const char* flag) {
+  const Column* column = table.find(name);
+  if (column == nullptr) {
+    throw InputError(std::string(flag) + ": there is no column '" + name + "'" + suggestion(name, table.names()));
+  }
+  return *column;
+}
+
+std::vector<std::string> usual_columns(const Table& cells) {
+  std::vector<std::string> names{"pipeline"};
+  const auto several = [&](const std::string& name) {
+    const Column* column = cells.find(name);
+    return column != nullptr && std::adjacent_find(column->values.begin(), column->values.end(),
+                                                   std::not_equal_to<>()) != column->values.end();
+  };
+  const auto all = cells.names();
+  // Swept parameters are the ones with a dot, between `parameters` and `batch`.
+  for (const auto& name : all) {
+    if (name.find('.') != std::string::npos) names.push_back(name);
+  }
+  for (const char* name : {"workload", "backend", "repeat", "status"}) {
+    if (several(name)) names.emplace_back(name);
+  }
+  for (const char* name : {"kept_tokens", "bits_per_element", "compression_ratio", "key_error", "value_error",
+                           "output_error", "output_cosine", "compress_seconds", "attend_seconds"}) {
+    if (cells.find(name) != nullptr) names.emplace_back(name);
+  }
+  if (several("status")) names.emplace_back("reason");
+  return names;
+}
+
+// NaN last, whichever way.
+bool before(const Value& a, const Value& b, bool descending) {
+  const auto is_nan = [](const Value& value) {
+    const auto* real = std::get_if<double>(&value);
+    return real != nullptr && std::isnan(*real);
+  };
+  if (is_nan(a) || is_nan(b)) return !is_nan(a) && is_nan(b);
+  return descending ? b < a : a < b;
+}
+
+std::vector<std::size_t> order_of(const Table& cells, std::string sort) {
+  std::vector<std::size_t> order(cells.rows());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  if (sort.empty()) return order;
+  const bool descending = sort.front() == '-';
+  if (descending) sort.erase(0, 1);
+  const Column& column = find(cells, sort, "--sort");
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
+    return before(column.values[a], column.values[b], descending);
+  });
+  return order;
+}
+
+std::string csv_field(const Value& value) {
+  if (const auto* real = std::get_if<double>(&value)) return std::isnan(*real) ? "" : text_of(*real);
+  std::string text = text_for_people(value);
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return quoted + "\"";
+}
+
+// Characters, not bytes, of UTF-8.
+std::size_t width_of(const std::string& text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
+}
+
+void print_aligned(const std::vector<std::vector<std::string>>& lines, const std::vector<bool>& right,
+                   std::ostream& out) {
+  std::vector<std::size_t> widths(right.size(), 0);
+  for (const auto& line : lines) {
+    for (std::size_t i = 0; i < line.size(); ++i) widths[i] = std::max(widths[i], width_of(line[i]));
+  }
+  for (const auto& line : lines) {
+    std::string text;
+    for (std::size_t i = 0; i < line.size(); ++i) {
+      const std::string pad(widths[i] - width_of(line[i]), ' ');
+      text += (i == 0 ? "" : "  ") + (right[i] ? pad + line[i] : line[i] + pad);
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    out << text << '\n';
+  }
+}
+
+}  // namespace
+
+void show(const Table& cells, const ShowOptions& options, std::ostream& out) {
+  std::vector<std::string> names = options.columns;
+  if (names.empty()) names = options.csv ? cells.names() : usual_columns(cells);
+  std::vector<const Column*> columns;
+  std::vector<bool> right;
+  for (const auto& name : names) {
+    columns.push_back(&find(cells, name, "--columns"));
+    right.push_back(columns.back()->spec.type != ColumnType::text);
+  }
+  std::vector<std::vector<std::string>> lines{names};
+  for (const std::size_t row : order_of(cells, options.sort)) {
+    std::vector<std::string> line;
+    for (const Column* column : columns) {
+      line.push_back(options.csv ? csv_field(column->values[row]) : text_for_people(column->values[row]));
+    }
+    lines.push_back(std::move(line));
+  }
+  if (!options.csv) {
+    print_aligned(lines, right, out);
+    return;
+  }
+  for (const auto& line : lines) out << join(line, ",") << '\n';
+}
+
+}  // namespace kvlab
