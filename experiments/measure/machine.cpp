@@ -2,7 +2,6 @@
 
 #include <sched.h>
 #include <sys/utsname.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <fstream>
@@ -64,12 +63,15 @@ std::vector<std::pair<std::string, Value>> machine_attributes() {
   };
 }
 
+// From sysfs: sysconf counts, on some machines, the caches of all sockets as one.
 std::uint64_t last_level_cache_bytes() {
-  for (const int level : {_SC_LEVEL4_CACHE_SIZE, _SC_LEVEL3_CACHE_SIZE, _SC_LEVEL2_CACHE_SIZE}) {
-    const long bytes = sysconf(level);
-    if (bytes > 0) return static_cast<std::uint64_t>(bytes);
+  std::uint64_t bytes = 0;
+  for (int index = 0; index < 8; ++index) {
+    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/size");
+    std::uint64_t kib = 0;
+    if (file >> kib) bytes = std::max(bytes, kib * 1024);  // "32768K"
   }
-  return 0;
+  return bytes;
 }
 
 std::uint64_t available_memory_bytes() { return kibibytes("/proc/meminfo", "MemAvailable"); }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "lapack.hpp"
@@ -59,7 +60,7 @@ struct LowRank : kvlab::Codec {
   }
   [[nodiscard]] std::uint64_t encode_scratch() const {
     const std::uint64_t c = head_dim();
-    return kvlab::Scratch::size<float>(block * c) * 2 + kvlab::Scratch::size<float>(c * c) +
+    return kvlab::Scratch::size<float>(block * c) * 3 + kvlab::Scratch::size<float>(c * c) +
            kvlab::Scratch::size<float>(c) + kvlab::Scratch::size<float>(eigen_work(c)) +
            kvlab::Scratch::size<int>(eigen_iwork(c)) + kvlab::Scratch::size<float>(c * c);
   }
@@ -77,31 +78,53 @@ struct LowRank : kvlab::Codec {
     in.tokens.read_all(x);
 
     std::uint64_t r = std::min({rank, n, c});
-    std::span<float> vectors;
-    if (stores_rank() || !stores_itself(n, r)) {  // else the eigenvectors would not be used
-      const auto g = scratch.take<float>(c * c);
-      const auto eigenvalues = scratch.take<float>(c);
-      gram(static_cast<int>(n), static_cast<int>(c), x.data(), g.data());
-      eigen(static_cast<int>(c), g.data(), eigenvalues.data(), scratch.take<float>(eigen_work(c)),
-            scratch.take<int>(eigen_iwork(c)));
-      if (stores_rank()) r = std::min({rank_for_energy(eigenvalues), n, c});
-      vectors = largest_first(g, r, scratch);
+    if (!stores_rank() && stores_itself(n, r)) {  // the vectors would not be used
+      store(x, out.data());
+      return {n * c * element(), 0, 0, 0};
     }
-    const std::uint64_t end = stores_itself(n, r) ? n * c : r * (n + c);
+    // Scaled to at most 1 by a power of two, which is exact: squares must not overflow.
+    const auto a = scratch.take<float>(n * c);
+    const int exponent = scale_to_one(x, a);
+    const auto g = scratch.take<float>(c * c);
+    const auto eigenvalues = scratch.take<float>(c);
+    gram(static_cast<int>(n), static_cast<int>(c), a.data(), g.data());
+    eigen(static_cast<int>(c), g.data(), eigenvalues.data(), scratch.take<float>(eigen_work(c)),
+          scratch.take<int>(eigen_iwork(c)));
+    if (stores_rank()) r = std::min({rank_for_energy(eigenvalues), n, c});
+    return store_block(x, a, exponent, largest_first(g, r, scratch), r, scratch, out);
+  }
+
+  kvlab_parts store_block(std::span<const float> x, std::span<const float> scaled, int exponent,
+                          std::span<const float> vectors, std::uint64_t r, kvlab::Scratch scratch,
+                          std::span<std::uint8_t> out) const {
+    const std::uint64_t c = head_dim();
+    const std::uint64_t n = x.size() / c;
+    const bool itself = stores_itself(n, r);
     if (stores_rank()) {
       const auto stored = static_cast<std::uint16_t>(r);
-      std::memcpy(out.data() + end * element(), &stored, 2);
+      std::memcpy(out.data() + (itself ? n * c : r * (n + c)) * element(), &stored, 2);
     }
     const std::uint64_t indices = stores_rank() ? 2 : 0;
-    if (stores_itself(n, r)) {
+    if (itself) {
       store(x, out.data());
       return {n * c * element(), 0, indices, 0};
     }
     const auto a = scratch.take<float>(n * r);
-    project(static_cast<int>(n), static_cast<int>(c), static_cast<int>(r), x.data(), vectors.data(), a.data());
+    project(static_cast<int>(n), static_cast<int>(c), static_cast<int>(r), scaled.data(), vectors.data(), a.data());
+    for (float& value : a) value = std::ldexp(value, exponent);
     store(a, out.data());
     store(vectors, out.data() + n * r * element());
     return {n * r * element(), 0, indices, r * c * element()};
+  }
+
+  // out = x * 2^-exponent, the largest of it in [1/2, 1). Returns the exponent.
+  static int scale_to_one(std::span<const float> x, std::span<float> out) {
+    float largest = 0;
+    for (const float value : x) largest = std::max(largest, std::fabs(value));
+    int exponent = 0;
+    std::frexp(largest, &exponent);
+    for (std::size_t i = 0; i < x.size(); ++i) out[i] = std::ldexp(x[i], -exponent);
+    return exponent;
   }
 
   // Eigenvalues of the Gram matrix are the squared singular values; rounding may leave small negative ones.

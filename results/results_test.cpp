@@ -1,0 +1,100 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+#include "core/base/error.hpp"
+#include "results/show.hpp"
+#include "results/store.hpp"
+#include "tests/support/support.hpp"
+
+namespace kvlab {
+namespace {
+
+CellRecord sample_cell(const std::string& id) {
+  CellRecord record;
+  record.cell = {{"id", id}, {"pipeline", std::string("int8")}, {"workload", std::string("w")}, {"backend", std::string("cpu")},
+                 {"status", std::string("ok")}, {"parameters", std::string("{\"µ\":1}")}, {"bytes", 130.0}};
+  for (const auto& spec : cell_columns()) {
+    if (spec.type == ColumnType::integer) record.cell[spec.name] = std::int64_t{3};
+  }
+  record.layers = {{{"id", id}, {"layer", std::int64_t{2}}, {"key_error", 0.5}}};
+  record.samples = {{{"id", id}, {"metric", std::string("attend")}, {"sample", std::int64_t{0}}, {"seconds", 0.25}}};
+  return record;
+}
+
+TEST(Store, ACellReadsBackWhole) {
+  h5::silence();
+  const test::Folder folder;
+  const auto path = folder.path() / "cell.h5";
+  write_cell(path, sample_cell("a"));
+  const CellRecord read = read_cell(path);
+  EXPECT_EQ(std::get<std::string>(read.cell.at("parameters")), "{\"µ\":1}");
+  EXPECT_EQ(std::get<double>(read.cell.at("bytes")), 130);
+  EXPECT_TRUE(std::isnan(std::get<double>(read.cell.at("key_error"))));  // not measured: NaN, not 0
+  EXPECT_EQ(std::get<std::string>(read.cell.at("reason")), "");
+  ASSERT_EQ(read.layers.size(), 1U);
+  EXPECT_EQ(std::get<double>(read.layers[0].at("key_error")), 0.5);
+  ASSERT_EQ(read.samples.size(), 1U);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);  // nothing left aside
+}
+
+TEST(Store, ARunHoldsItsCellsInOrder) {
+  h5::silence();
+  const test::Folder folder;
+  const auto path = folder.path() / "run.h5";
+  RunInfo info;
+  info.attributes = {{"peak_read_bandwidth", std::numeric_limits<double>::quiet_NaN()}};
+  info.source = std::string(100'000, 'x');  // beyond what an attribute holds
+  info.swept = {{"codec.bits", ColumnType::real, "1", "swept"}};
+  std::vector<CellRecord> cells{sample_cell("b"), sample_cell("a")};
+  cells[1].cell["codec.bits"] = 4.0;
+  write_run(path, info, cells);
+  const Table table = read_run(path);
+  EXPECT_EQ(table.rows(), 2U);
+  EXPECT_EQ(std::get<std::string>(table.row(0).at("id")), "b");
+  EXPECT_TRUE(std::isnan(std::get<double>(table.row(0).at("codec.bits"))));
+  EXPECT_EQ(std::get<double>(table.row(1).at("codec.bits")), 4);
+  EXPECT_EQ(table.find("compress_seconds")->spec.unit, "s");
+}
+
+TEST(Store, RefusesWhatIsNoResult) {
+  h5::silence();
+  const test::Folder folder;
+  const auto message = [](auto&& read) {
+    try {
+      read();
+    } catch (const InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  const auto path = folder.path() / "x.h5";
+  EXPECT_EQ(message([&] { read_run(path); }), path.string() + ": there is no such file");
+  std::ofstream(path) << "text";
+  EXPECT_EQ(message([&] { read_run(path); }), path.string() + ": is no HDF5 file, or is damaged");
+  write_cell(path, sample_cell("a"));
+  EXPECT_EQ(message([&] { read_run(path); }), path.string() + ": its format is 'kvlab-cell', not 'kvlab-results'");
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+  EXPECT_NE(message([&] { read_cell(path); }), "accepted");
+}
+
+TEST(Show, SortsChoosesAndQuotes) {
+  Table table;
+  table.columns = {{{"pipeline", ColumnType::text, "", ""}, {std::string("b,\"c\""), std::string("a")}},
+                   {{"bytes", ColumnType::real, "B", ""}, {1.5, std::numeric_limits<double>::quiet_NaN()}},
+                   {{"status", ColumnType::text, "", ""}, {std::string("ok"), std::string("failed")}}};
+  std::ostringstream csv;
+  show(table, {"pipeline", {}, true}, csv);
+  EXPECT_EQ(csv.str(), "pipeline,bytes,status\na,,failed\n\"b,\"\"c\"\"\",1.5,ok\n");
+  std::ostringstream people;
+  show(table, {"-bytes", {"bytes", "pipeline"}, false}, people);
+  EXPECT_EQ(people.str(), "bytes  pipeline\n  1.5  b,\"c\"\n    -  a\n");
+  EXPECT_THROW(show(table, {"byte", {}, false}, people), InputError);
+  EXPECT_THROW(show(table, {"", {"byte"}, false}, people), InputError);
+}
+
+}  // namespace
+}  // namespace kvlab

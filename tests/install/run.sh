@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Installs this build, builds a plugin out of tree with find_package(kvlab) (a selector written here, and the two
+# skeletons of `kvlab new`), and uses them through the installed kvlab.
+set -euo pipefail
+build=$1
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+cmake --install "$build" --prefix "$out/usr" >/dev/null
+installed=$out/usr/bin/kvlab
+
+mkdir -p "$out/consumer/methods"
+cd "$out/consumer"
+"$installed" new my_codec --kind codec
+"$installed" new my_selector --kind selector
+cat >newest.cpp <<'CPP'
+#include <kvlab/plugin.hpp>
+
+struct Newest : kvlab::Selector {
+  static constexpr kvlab::Info info{.id = "newest", .version = "1.0.0", .summary = "keeps the newest tokens"};
+  void scores(const kvlab::HeadView& head, std::span<float> out) const {
+    for (std::size_t t = 0; t < out.size(); ++t) out[t] = static_cast<float>(head.positions[t]);
+  }
+};
+KVLAB_PLUGIN(Newest)
+CPP
+cat >CMakeLists.txt <<'CMAKE'
+cmake_minimum_required(VERSION 3.25)
+project(consumer LANGUAGES CXX)
+find_package(kvlab 0.1 REQUIRED)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/methods)
+add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
+kvlab_add_method(newest SOURCES newest.cpp)
+kvlab_add_method(my_codec SOURCES methods/my_codec/my_codec.cpp)
+kvlab_add_method(my_selector SOURCES methods/my_selector/my_selector.cpp)
+CMAKE
+cmake -G Ninja -B build -DCMAKE_PREFIX_PATH="$out/usr" >cmake.log || { cat cmake.log; exit 1; }
+cmake --build build >build.log || { cat build.log; exit 1; }
+for library in build/methods/*.so; do
+  [ "$(nm -D --defined-only "$library" | awk '{print $3}')" = kvlab_plugin ] || { echo "$library exports more than kvlab_plugin"; exit 1; }
+done
+
+cat >experiment.yaml <<'YAML'
+kvlab: 1
+name: consumer
+workloads:
+  noise: {synthetic: gaussian, kv_heads: 2, query_heads: 4, tokens: 300, head_dim: 64}
+pipelines:
+  built_in: {select: [{method: sliding_window, tokens: 100}], codec: {method: low_rank}}
+  mine: {select: [{method: newest, tokens: 100}, {method: my_selector, keep: 0.9}], codec: {method: my_codec}}
+measure: {speed: false}
+YAML
+export KVLAB_PLUGIN_PATH=$PWD/build/methods
+"$installed" list | grep -q newest
+"$installed" run experiment.yaml --plugins "$PWD/build"
+"$installed" show results/runs/consumer.h5 --csv --columns pipeline,status | grep -q '^mine,ok$'
+# And the conformance tests over what was built here. A sanitizer's build must not meet libraries without it.
+[ -n "$(grep -E '^KVLAB_SANITIZE:STRING=.+' "$build/CMakeCache.txt")" ] || "$build/tests/conformance_tests" --gtest_brief=1
+echo "installed, consumed, run"

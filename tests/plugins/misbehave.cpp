@@ -1,0 +1,110 @@
+// A codec (bf16 rows, kept as f32) that does what no codec should, at the place and in the way that `how` names.
+#include <kvlab/plugin.hpp>
+
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace {
+
+enum class How {
+  fine, segfault, abort, exit, exit_zero, hang, eat_memory, nan, throws, unsupported, out_of_memory, wrong_sum, too_long,
+  invalid_at_create, spam, huge_bound, zero_block
+};
+constexpr std::array names{"fine",        "segfault",      "abort",     "exit",     "exit_zero",         "hang",
+                           "eat_memory",  "nan",           "throws",    "unsupported", "out_of_memory",  "wrong_sum",
+                           "too_long",    "invalid_at_create", "spam",  "huge_bound",  "zero_block"};
+
+struct Misbehave : kvlab::Codec {
+  How how;
+  static constexpr kvlab::Info info{.id = "misbehave", .version = "1", .summary = "a codec for tests"};
+  static constexpr auto parameters() {
+    return std::tuple{kvlab::choice(&Misbehave::how, "how", How::fine, names, "what it does")};
+  }
+
+  void start() {
+    if (how == How::invalid_at_create) throw kvlab::InvalidArgument("these parameters do not go together");
+  }
+  [[nodiscard]] std::uint64_t block_tokens() const { return how == How::zero_block ? 0 : 64; }
+  [[nodiscard]] std::uint64_t bound(std::uint64_t tokens) const {
+    return how == How::huge_bound ? std::numeric_limits<std::uint64_t>::max() : tokens * head_dim() * 4;
+  }
+
+  kvlab_parts encode(const kvlab::EncodeIn& in, std::span<std::uint8_t> out) const {
+    misdo();
+    std::vector<float> rows(in.tokens.tokens * head_dim());
+    in.tokens.read_all(rows);
+    std::memcpy(out.data(), rows.data(), rows.size() * 4);
+    const std::uint64_t extra = how == How::too_long ? 8 : 0;
+    return {rows.size() * 4 + extra, 0, 0, 0};
+  }
+
+  void misdo() const {
+    switch (how) {
+      case How::segfault:
+        *reinterpret_cast<volatile int*>(layer.seed & 0U) = 1;  // address 0, unknown to the compiler
+        break;
+      case How::abort:
+        std::abort();
+      case How::exit:
+        _exit(3);
+      case How::exit_zero:
+        _exit(0);
+      case How::hang:
+        while (true) std::this_thread::sleep_for(std::chrono::seconds(1));
+      case How::eat_memory:
+        for (static std::vector<std::vector<char>> eaten;;) eaten.emplace_back(std::size_t{16} << 20, 'x');
+      case How::throws:
+        throw std::runtime_error("something inside went wrong");
+      case How::unsupported:
+        throw kvlab::Unsupported("not for this shape");
+      case How::out_of_memory:
+        throw std::bad_alloc();
+      case How::spam:
+        for (int i = 0; i < 100'000; ++i) std::fputs("a line that nobody reads, again and again\n", stderr);
+        std::abort();
+      default:
+        break;
+    }
+  }
+
+  void decode(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, kvlab::Rows rows,
+              kvlab::Scratch /*scratch*/) const {
+    for (std::uint64_t t = 0; t < count; ++t) {
+      std::memcpy(rows[t], block.bytes + (first + t) * head_dim() * 4, head_dim() * 4);
+      if (how == How::nan) rows[t][0] = std::numeric_limits<float>::quiet_NaN();
+    }
+  }
+};
+
+// The C++ face makes sizes add up, so a wrong sum takes the C table.
+kvlab_status encode_wrong_sum(const kvlab_codec* codec, const kvlab_encode_in* in, kvlab_encode_out* out,
+                              kvlab_message* message) {
+  const kvlab_status status = kvlab::detail::CodecTable<Misbehave>::encode(codec, in, out, message);
+  if (reinterpret_cast<const Misbehave*>(codec)->how == How::wrong_sum) out->parts.payload -= 1;
+  return status;
+}
+
+constexpr kvlab_codec_functions make_functions() {
+  kvlab_codec_functions functions = kvlab::detail::CodecTable<Misbehave>::functions;
+  functions.encode = &encode_wrong_sum;
+  return functions;
+}
+constexpr kvlab_codec_functions functions = make_functions();
+
+constexpr kvlab_descriptor describe() {
+  kvlab_descriptor d = kvlab::detail::describe<Misbehave>();
+  d.codec = &functions;
+  return d;
+}
+
+}  // namespace
+
+extern "C" KVLAB_EXPORT constexpr kvlab_descriptor kvlab_plugin = describe();

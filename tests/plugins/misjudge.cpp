@@ -1,0 +1,18 @@
+// A selector whose scores are NaN.
+#include <kvlab/plugin.hpp>
+
+#include <algorithm>
+#include <limits>
+
+namespace {
+
+struct Misjudge : kvlab::Selector {
+  static constexpr kvlab::Info info{.id = "misjudge", .version = "1", .summary = "a selector for tests"};
+  void scores(const kvlab::HeadView& /*head*/, std::span<float> out) const {
+    std::fill(out.begin(), out.end(), std::numeric_limits<float>::quiet_NaN());
+  }
+};
+
+}  // namespace
+
+KVLAB_PLUGIN(Misjudge)

@@ -1,0 +1,82 @@
+// What several tests need: the methods of this build, layers with data, a folder of one's own.
+#pragma once
+
+#include <filesystem>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/cache/cache.hpp"
+#include "core/registry/registry.hpp"
+
+namespace kvlab::test {
+
+// methods/ of this build, with KVLAB_PLUGIN_PATH before it.
+const Registry& registry();
+
+// A step of a pipeline: defaults, with these parameters set, each as YAML spells it.
+MethodSpec spec(const std::string& id, const std::vector<std::pair<std::string, std::string>>& parameters = {});
+
+// A layer's data in memory: N(0,1) unless changed, rounded to the layer's dtype. `queries` observed ones at the end of
+// the prefill and as many judged after it.
+struct Data {
+  Data(const LayerShape& shape, std::uint64_t tokens, std::uint64_t queries = 4, std::uint64_t seed = 1);
+
+  // Overwrites with rows [batch, kv_head, token, channel], rounded.
+  void set_keys(const std::vector<float>& rows);
+  void set_values(const std::vector<float>& rows);
+
+  [[nodiscard]] Prefill prefill() const;
+  [[nodiscard]] QueryTensor judged() const { return {judged_rows.data(), judged_positions}; }
+
+  LayerShape shape;
+  std::uint64_t tokens;
+  std::vector<float> keys;    // as stored, in f32
+  std::vector<float> values;
+  std::vector<std::byte> stored_keys;
+  std::vector<std::byte> stored_values;
+  std::vector<float> observed_rows;
+  std::vector<float> judged_rows;
+  std::vector<std::uint32_t> observed_positions;
+  std::vector<std::uint32_t> judged_positions;
+};
+
+LayerShape shape(std::uint64_t batch, std::uint32_t kv_heads, std::uint32_t query_heads, std::uint32_t head_dim,
+                 Dtype dtype = Dtype::f32);
+
+// Attention over chosen rows in f64, written out: [batch, query_head, query, channel].
+std::vector<double> attention(const Data& data, const std::vector<float>& keys, const std::vector<float>& values,
+                              const std::vector<std::vector<std::uint32_t>>& kept);
+
+// |a - b| / |b|
+template <class A, class B>
+double relative(const std::vector<A>& a, const std::vector<B>& b);
+
+// A folder that is removed at the end.
+class Folder {
+ public:
+  Folder();
+  ~Folder();
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+template <class A, class B>
+double relative(const std::vector<A>& a, const std::vector<B>& b) {
+  double error = 0;
+  double norm = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    error += difference * difference;
+    norm += static_cast<double>(b[i]) * static_cast<double>(b[i]);
+  }
+  return error == 0 ? 0 : __builtin_sqrt(error / norm);
+}
+
+}  // namespace kvlab::test
