@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
 #include "core/base/error.hpp"
@@ -49,9 +50,8 @@ void require_scalar(const Object& attribute, const std::string& what) {
 Object write_dataset(const Object& group, const std::string& name, hid_t type, std::size_t count, const void* data) {
   const hsize_t extent = count;
   const Object space = owned(H5Screate_simple(1, &extent, nullptr), H5Sclose, name + " has no shape");
-  Object dataset = owned(
-      H5Dcreate2(group.id(), name.c_str(), type, space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose,
-      "dataset " + name + " cannot be written");
+  Object dataset = owned(H5Dcreate2(group.id(), name.c_str(), type, space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                         H5Dclose, "dataset " + name + " cannot be written");
   if (count > 0) {
     check(H5Dwrite(dataset.id(), type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), "dataset " + name + " cannot be written");
   }
@@ -88,7 +88,8 @@ std::vector<std::string> read_any_strings(hid_t file_type, std::size_t count, co
   if (size == 0 || size > limit / count) fail(what + " is too long");
   std::string buffer(size * count, '\0');
   check(read(file_type, buffer.data()), what + " cannot be read");
-  for (std::size_t i = 0; i < count; ++i) values[i] = std::string(buffer.substr(i * size, size).c_str());
+  for (std::size_t i = 0; i < count; ++i)
+    values[i] = std::string(buffer.data() + i * size, strnlen(buffer.data() + i * size, size));
   return values;
 }
 
@@ -180,7 +181,8 @@ std::string read_string(const Object& object, const std::string& name) {
   const std::string what = "attribute '" + name + "' of " + name_of(object);
   require_scalar(attribute, what);
   const Object type = owned(H5Aget_type(attribute.id()), H5Tclose, what + " has no type");
-  return read_any_strings(type.id(), 1, what, [&](hid_t memory, void* out) { return H5Aread(attribute.id(), memory, out); })
+  return read_any_strings(type.id(), 1, what,
+                          [&](hid_t memory, void* out) { return H5Aread(attribute.id(), memory, out); })
       .front();
 }
 
@@ -222,9 +224,9 @@ Object write_column(const Object& group, const std::string& name, const std::vec
 void write_text(const Object& group, const std::string& name, const std::string& text) {
   const Object type = string_type();
   const Object space = scalar();
-  const Object dataset = owned(
-      H5Dcreate2(group.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose,
-      "dataset " + name + " cannot be written");
+  const Object dataset =
+      owned(H5Dcreate2(group.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+            H5Dclose, "dataset " + name + " cannot be written");
   const char* pointer = text.c_str();
   check(H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, &pointer), name + " cannot be written");
 }
@@ -233,9 +235,10 @@ std::string read_text(const Object& group, const std::string& name) {
   const Object dataset = open_dataset(group, name);
   const Object type = owned(H5Dget_type(dataset.id()), H5Tclose, name + " has no type");
   if (!shape_of(dataset).empty()) fail(name + " is not a single text");
-  return read_any_strings(type.id(), 1, name, [&](hid_t memory, void* out) {
-           return H5Dread(dataset.id(), memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, out);
-         }).front();
+  return read_any_strings(
+             type.id(), 1, name,
+             [&](hid_t memory, void* out) { return H5Dread(dataset.id(), memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, out); })
+      .front();
 }
 
 std::vector<double> read_reals(const Object& dataset) {

@@ -15,8 +15,13 @@ namespace {
 
 CellRecord sample_cell(const std::string& id) {
   CellRecord record;
-  record.cell = {{"id", id}, {"pipeline", std::string("int8")}, {"workload", std::string("w")}, {"backend", std::string("cpu")},
-                 {"status", std::string("ok")}, {"parameters", std::string("{\"µ\":1}")}, {"bytes", 130.0}};
+  record.cell = {{"id", id},
+                 {"pipeline", std::string("int8")},
+                 {"workload", std::string("w")},
+                 {"backend", std::string("cpu")},
+                 {"status", std::string("ok")},
+                 {"parameters", std::string("{\"µ\":1}")},
+                 {"bytes", 130.0}};
   for (const auto& spec : cell_columns()) {
     if (spec.type == ColumnType::integer) record.cell[spec.name] = std::int64_t{3};
   }

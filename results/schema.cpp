@@ -59,14 +59,15 @@ std::vector<ColumnSpec> make_cell_columns() {
   add_timing(columns, "compress_seconds", "of selectors and encoding, from warm raw buffers");
   add_timing(columns, "decompress_seconds", "to decompress into the workload's dtype");
   add_timing(columns, "attend_seconds", "of one query a query head and sequence over the whole cache");
-  for (auto& column : {real("compress_bandwidth", "B/s", "raw_bytes / compress_seconds"),
-                       real("decompress_bandwidth", "B/s", "raw_bytes / decompress_seconds"),
-                       real("attend_bandwidth", "B/s", "bytes / attend_seconds"),
-                       real("attend_roofline", "1",
-                            "attend_bandwidth / peak_read_bandwidth; NaN unless bytes >= 2 x the last-level cache"),
-                       real("peak_read_bandwidth", "B/s", "of this machine, measured in the run that measured the cell"),
-                       real("peak_copy_bandwidth", "B/s", "likewise, bytes read plus bytes written"),
-                       real("peak_bytes", "B", "peak resident memory of the worker above workload and references")}) {
+  for (auto& column :
+       {real("compress_bandwidth", "B/s", "raw_bytes / compress_seconds"),
+        real("decompress_bandwidth", "B/s", "raw_bytes / decompress_seconds"),
+        real("attend_bandwidth", "B/s", "bytes / attend_seconds"),
+        real("attend_roofline", "1",
+             "attend_bandwidth / peak_read_bandwidth; NaN unless bytes >= 2 x the last-level cache"),
+        real("peak_read_bandwidth", "B/s", "of this machine, measured in the run that measured the cell"),
+        real("peak_copy_bandwidth", "B/s", "likewise, bytes read plus bytes written"),
+        real("peak_bytes", "B", "peak resident memory of the worker above workload and references")}) {
     columns.push_back(column);
   }
   return columns;

@@ -87,7 +87,13 @@ TEST(Child, TellsHowItEnded) {
             }).text,
             "opening it crashes (SIGKILL)");
   EXPECT_EQ(in_child([]() -> std::string { _exit(4); }).text, "opening it ends the process (exit 4)");
-  EXPECT_EQ(in_child([]() -> std::string { while (true) pause(); }, 1).text, "opening it took longer than 1 s");
+  EXPECT_EQ(in_child(
+                []() -> std::string {
+                  while (true) pause();
+                },
+                1)
+                .text,
+            "opening it took longer than 1 s");
   const std::string large(1 << 20, 'x');  // more than a pipe holds
   EXPECT_EQ(in_child([&] { return large; }).text, large);
 }

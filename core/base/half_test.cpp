@@ -81,11 +81,13 @@ TEST(Half, RoundsToNearestEven) {
     const float x = std::bit_cast<float>(static_cast<std::uint32_t>(engine()));
     if (std::isfinite(x)) check(x);
     // Around f16's range, ties and near ties included.
-    const float near = std::bit_cast<float>((0x33000000U + static_cast<std::uint32_t>(engine()) % 0x15000000U) & ~0xFFFU);
+    const float near =
+        std::bit_cast<float>((0x33000000U + static_cast<std::uint32_t>(engine()) % 0x15000000U) & ~0xFFFU);
     check(near);
     check(std::nextafter(near, 0.0F));
   }
-  for (const float x : {65504.0F, 65519.0F, 65520.0F, 65536.0F, 0x1p-24F, 0x1p-25F, 0x1.8p-25F, 0.0F, -0.0F, 3e38F}) check(x);
+  for (const float x : {65504.0F, 65519.0F, 65520.0F, 65536.0F, 0x1p-24F, 0x1p-25F, 0x1.8p-25F, 0.0F, -0.0F, 3e38F})
+    check(x);
 }
 
 TEST(Half, InfinityStaysAndSaturationStopsBeforeIt) {

@@ -7,7 +7,7 @@
 
 namespace kvlab {
 
-std::string hash_of(std::string_view bytes);                         // 16 digits: 64 bits
-std::string hash_of_file(const std::filesystem::path& path);         // 32 digits: 128 bits; throws InputError
+std::string hash_of(std::string_view bytes);                  // 16 digits: 64 bits
+std::string hash_of_file(const std::filesystem::path& path);  // 32 digits: 128 bits; throws InputError
 
 }  // namespace kvlab

@@ -39,8 +39,8 @@ class ThreadPool {
   const std::function<void(std::size_t, std::size_t)>* body_ = nullptr;
   std::size_t next_ = 0;
   std::size_t count_ = 0;
-  std::size_t busy_ = 0;         // threads inside drain
-  std::size_t generation_ = 0;   // of parallel_for calls
+  std::size_t busy_ = 0;        // threads inside drain
+  std::size_t generation_ = 0;  // of parallel_for calls
   std::exception_ptr failure_;
   bool stop_ = false;
 };

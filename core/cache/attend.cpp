@@ -52,7 +52,8 @@ class Tiles {
 
   [[nodiscard]] std::uint64_t longest() const {
     std::uint64_t longest = 0;
-    for (const auto& segment : segments_) longest = std::max(longest, std::min(tile_tokens(role_, segment), segment.tokens));
+    for (const auto& segment : segments_)
+      longest = std::max(longest, std::min(tile_tokens(role_, segment), segment.tokens));
     return longest;
   }
 
@@ -249,8 +250,8 @@ void HeadAttention::finish(float* out) {
 
 }  // namespace
 
-void attend_head(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries,
-                 float* out, Workspace& workspace) {
+void attend_head(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries, float* out,
+                 Workspace& workspace) {
   if (queries.count == 0) return;
   HeadAttention(cache, head, kv_head, queries, workspace).run(out);
 }

@@ -15,7 +15,7 @@ struct QueryRows {
 };
 
 // out: [count, head_dim_values]
-void attend_head(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries,
-                 float* out, Workspace& workspace);
+void attend_head(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries, float* out,
+                 Workspace& workspace);
 
 }  // namespace kvlab

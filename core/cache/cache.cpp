@@ -83,7 +83,8 @@ void LayerCache::attend(const QueryTensor& queries, float* out, ThreadPool& pool
   workspaces_.resize(std::max(workspaces_.size(), pool.threads()));
   pool.parallel_for(shape_.heads(), [&](std::size_t index, std::size_t thread) {
     const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
-    const std::uint64_t first_head = index / shape_.kv_heads * shape_.query_heads + std::uint64_t{kv_head} * shape_.group();
+    const std::uint64_t first_head =
+        index / shape_.kv_heads * shape_.query_heads + std::uint64_t{kv_head} * shape_.group();
     const std::uint64_t rows = queries.count() * first_head;
     attend_head(*this, heads_[index], kv_head,
                 {queries.base + rows * shape_.head_dim_keys, queries.count() * shape_.group(), queries.positions},

@@ -35,7 +35,7 @@ struct Bytes {
 };
 
 struct Segment {
-  std::uint64_t first;    // of the kept tokens
+  std::uint64_t first;  // of the kept tokens
   std::uint64_t tokens;
   const std::byte* data;  // raw: rows in the workload's dtype; else a block of the codec
   std::uint64_t size;

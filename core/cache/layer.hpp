@@ -9,7 +9,11 @@
 
 namespace kvlab {
 
-enum class RopeStyle : std::uint32_t { none = KVLAB_ROPE_NONE, half = KVLAB_ROPE_HALF, interleaved = KVLAB_ROPE_INTERLEAVED };
+enum class RopeStyle : std::uint32_t {
+  none = KVLAB_ROPE_NONE,
+  half = KVLAB_ROPE_HALF,
+  interleaved = KVLAB_ROPE_INTERLEAVED
+};
 
 struct LayerShape {
   std::uint32_t layer = 0;  // the model's own number

@@ -37,7 +37,8 @@ struct Pipeline {
 };
 
 // Indexes of the tokens that stay, ascending: the first `sinks`, the last `tail`, and of those between them the
-// highest scores until `budget` are kept; of equal scores the earlier. Needs budget >= min(scores.size(), sinks + tail).
+// highest scores until `budget` are kept; of equal scores the earlier. Needs budget >= min(scores.size(), sinks +
+// tail).
 void select_highest(std::span<const float> scores, std::uint64_t sinks, std::uint64_t tail, std::uint64_t budget,
                     std::vector<std::uint32_t>& kept);
 

@@ -41,8 +41,7 @@ Positions Positions::store(std::span<const std::uint32_t> kept, std::span<std::u
   return positions;
 }
 
-Positions::Range Positions::range(std::uint64_t first, std::uint64_t count,
-                                  std::vector<std::uint32_t>& scratch) const {
+Positions::Range Positions::range(std::uint64_t first, std::uint64_t count, std::vector<std::uint32_t>& scratch) const {
   if (form_ == Form::all) return {nullptr, static_cast<std::uint32_t>(first)};
   if (form_ == Form::list) return {words_.data() + first, words_[first]};
   std::uint64_t before = 0;

@@ -32,9 +32,9 @@ std::uint64_t head_capacity(const Pipeline& pipeline, const Role& keys, const Ro
          role_capacity(values, pipeline.sinks, pipeline.tail, kept);
 }
 
-HeadPrefill::HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInstance> selectors,
-                         const LayerShape& shape, const Prefill& input, Arena& arena, Workspace& workspace,
-                         std::uint64_t sequence, std::uint32_t kv_head)
+HeadPrefill::HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInstance> selectors, const LayerShape& shape,
+                         const Prefill& input, Arena& arena, Workspace& workspace, std::uint64_t sequence,
+                         std::uint32_t kv_head)
     : pipeline_(pipeline),
       selectors_(selectors),
       shape_(shape),
@@ -124,8 +124,8 @@ kvlab_view HeadPrefill::view(const KvTensor& tensor, std::uint64_t channels, std
   return view;
 }
 
-void HeadPrefill::store_role(const Role& role, const KvTensor& tensor, const Head& head,
-                             std::vector<Segment>& segments, Bytes& bytes) {
+void HeadPrefill::store_role(const Role& role, const KvTensor& tensor, const Head& head, std::vector<Segment>& segments,
+                             Bytes& bytes) {
   segments.clear();
   const std::uint64_t kept = kept_.size();
   const std::uint64_t sinks = role.codec ? std::min(pipeline_.sinks, kept) : kept;

@@ -19,7 +19,7 @@ TEST(Budget, CountsAsDefined) {
   EXPECT_EQ(tokens(256).of(100), 100U);
   EXPECT_EQ(tokens(0).of(100), 0U);
   EXPECT_EQ(keep(0.5).of(1024), 512U);
-  EXPECT_EQ(keep(0.5).of(5), 3U);     // floor(2.5 + 0.5)
+  EXPECT_EQ(keep(0.5).of(5), 3U);      // floor(2.5 + 0.5)
   EXPECT_EQ(keep(0.001).of(100), 1U);  // never emptied by rounding
   EXPECT_EQ(keep(1).of(7), 7U);
   EXPECT_EQ(keep(0.5).of(0), 0U);

@@ -32,8 +32,8 @@ class Message {
 
 void check(kvlab_status status, const Method& method, const char* call, const Message& message) {
   if (status == KVLAB_OK) return;
-  if (status > KVLAB_INTERNAL) misbehaved(method, std::string(call) + " returned the unknown status " +
-                                                      std::to_string(status));
+  if (status > KVLAB_INTERNAL)
+    misbehaved(method, std::string(call) + " returned the unknown status " + std::to_string(status));
   const std::string text = message.text();
   throw MethodError(status, method.id + ": " + (text.empty() ? std::string(call) + " failed without a reason" : text));
 }
@@ -97,8 +97,8 @@ std::uint64_t CodecInstance::prepared_bytes(std::uint64_t queries) const {
 void CodecInstance::prepare(std::uint32_t kv_head, const float* queries, std::uint64_t count, void* prepared,
                             void* scratch) const {
   Message message;
-  check(method_->attend_keys->prepare(codec_.get(), kv_head, queries, count, prepared, scratch, message.out()), *method_,
-        "prepare", message);
+  check(method_->attend_keys->prepare(codec_.get(), kv_head, queries, count, prepared, scratch, message.out()),
+        *method_, "prepare", message);
 }
 
 void CodecInstance::scores(const void* prepared, std::uint64_t queries, const kvlab_block& block, std::uint64_t first,

@@ -38,8 +38,8 @@ class CodecInstance {
   [[nodiscard]] std::uint64_t bound(std::uint64_t tokens) const;
   // Fills in out.size and out.parts, which were checked to fit the capacity and to add up.
   void encode(const kvlab_encode_in& in, kvlab_encode_out& out) const;
-  void decode(const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* rows,
-              std::uint64_t row_stride, void* scratch) const;
+  void decode(const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* rows, std::uint64_t row_stride,
+              void* scratch) const;
 
   // Only where attends_keys().
   [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const;
@@ -50,8 +50,7 @@ class CodecInstance {
   [[nodiscard]] std::uint64_t width() const;
   void accumulate(const float* weights, std::uint64_t queries, std::uint64_t weight_stride, const kvlab_block& block,
                   std::uint64_t first, std::uint64_t count, float* accumulator, void* scratch) const;
-  void finish(std::uint32_t kv_head, const float* accumulator, std::uint64_t queries, float* rows,
-              void* scratch) const;
+  void finish(std::uint32_t kv_head, const float* accumulator, std::uint64_t queries, float* rows, void* scratch) const;
 
  private:
   const Method* method_;

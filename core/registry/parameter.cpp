@@ -25,7 +25,7 @@ std::string nearest_value(const Parameter& parameter, double wanted) {
   }
   if (parameter.integers.empty()) {
     return std::to_string(wanted < static_cast<double>(parameter.minimum.i) ? parameter.minimum.i
-                                                                             : parameter.maximum.i);
+                                                                            : parameter.maximum.i);
   }
   const auto distance = [&](std::int64_t value) { return std::fabs(static_cast<double>(value) - wanted); };
   const auto best = std::min_element(parameter.integers.begin(), parameter.integers.end(),

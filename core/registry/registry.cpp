@@ -30,10 +30,12 @@ void libraries_in(const fs::path& folder, bool below, std::vector<fs::path>& out
 
 // Tried in a child before it may touch this process. A missing or unreadable file has no business with dlopen.
 std::string reason_against(const fs::path& library) {
-  const ChildResult result = in_child([&] {
-    load_library(library);
-    return std::string();
-  }, 20);
+  const ChildResult result = in_child(
+      [&] {
+        load_library(library);
+        return std::string();
+      },
+      20);
   return result.ok ? "" : result.text;
 }
 
@@ -76,7 +78,7 @@ Registry Registry::trusted(const std::vector<fs::path>& libraries) {
 void Registry::consider(const fs::path& library) {
   const auto same = [&](const Candidate& other) { return other.path == library; };
   if (std::any_of(candidates_.begin(), candidates_.end(), same)) return;
-  std::string reason = reason_against(library);
+  const std::string reason = reason_against(library);
   if (!reason.empty()) {
     candidates_.push_back({library, Candidate::State::refused, "", reason});
     return;

@@ -107,7 +107,8 @@ TEST(Parameter, ParsesWhatIsInRangeAndNamesTheNearestOtherwise) {
   share.maximum.f = 1;
   EXPECT_EQ(parse(share, "0.25").f, 0.25);
   EXPECT_EQ(message(share, "1.5"), "share is 1.5; the nearest valid value is 1 (valid: 0 .. 1)");
-  for (const char* text : {"nan", "inf", "1e999", "", "0.1x", "0x1p3"}) EXPECT_NE(message(share, text), "accepted") << text;
+  for (const char* text : {"nan", "inf", "1e999", "", "0.1x", "0x1p3"})
+    EXPECT_NE(message(share, text), "accepted") << text;
 
   Parameter along;
   along.name = "scales";

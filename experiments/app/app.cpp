@@ -21,6 +21,24 @@ int refuse_line(const std::string& line) {
   return refused;
 }
 
+// What to say of the first flag that neither the program nor the command has; "" where all are known.
+std::string unknown_flag(const CLI::App& cli, int argc, char** argv) {
+  std::vector<const CLI::App*> apps{&cli};
+  for (const auto* command : cli.get_subcommands()) apps.push_back(command);
+  std::vector<std::string> flags;
+  for (const auto* app : apps) {
+    for (const auto* option : app->get_options()) {
+      if (!option->get_lnames().empty()) flags.push_back("--" + option->get_lnames().front());
+    }
+  }
+  for (int i = 1; i < argc; ++i) {
+    const std::string flag = std::string(argv[i]).substr(0, std::string(argv[i]).find('='));
+    if (!flag.starts_with("--") || std::find(flags.begin(), flags.end(), flag) != flags.end()) continue;
+    return "there is no flag '" + flag + "'" + suggestion(flag, flags);
+  }
+  return "";
+}
+
 // CLI11 says what is wrong; the nearest name is ours.
 std::string explain(const CLI::App& cli, const CLI::ParseError& error, int argc, char** argv) {
   std::string line = error.what();
@@ -33,16 +51,8 @@ std::string explain(const CLI::App& cli, const CLI::ParseError& error, int argc,
   if (first.front() != '-' && std::find(names.begin(), names.end(), first) == names.end()) {
     return "there is no command '" + first + "'" + suggestion(first, names);
   }
-  for (const auto* command : cli.get_subcommands()) {
-    std::vector<std::string> flags;
-    for (const auto* option : command->get_options()) {
-      if (!option->get_lnames().empty()) flags.push_back("--" + option->get_lnames().front());
-    }
-    const auto extras = command->remaining(true);
-    if (!extras.empty() && extras.front().starts_with("--")) {
-      return "there is no flag '" + extras.front() + "'" + suggestion(extras.front(), flags);
-    }
-  }
+  const std::string wrong = unknown_flag(cli, argc, argv);
+  if (!wrong.empty()) return wrong;
   return line + " (kvlab --help)";
 }
 

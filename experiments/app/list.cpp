@@ -61,9 +61,12 @@ void list_for_people(const Registry& registry) {
 }
 
 Json parameter_json(const Parameter& parameter) {
-  return {{"name", parameter.name},       {"type", kvlab::name_of(parameter.type)},
-          {"default", text_of(parameter, parameter.default_value)}, {"valid", range_of(parameter)},
-          {"unit", parameter.unit},       {"meaning", parameter.meaning}};
+  return {{"name", parameter.name},
+          {"type", kvlab::name_of(parameter.type)},
+          {"default", text_of(parameter, parameter.default_value)},
+          {"valid", range_of(parameter)},
+          {"unit", parameter.unit},
+          {"meaning", parameter.meaning}};
 }
 
 Json list_json(const Registry& registry) {
@@ -103,7 +106,8 @@ void describe_parameters(const std::vector<Parameter>& parameters) {
 
 void describe_method(const Method& method) {
   std::cout << method.id << ", a " << kvlab::name_of(method.kind) << ", version " << method.version << " ("
-            << method.license << ")\n" << method.summary << '\n';
+            << method.license << ")\n"
+            << method.summary << '\n';
   if (!method.paper_title.empty()) std::cout << "paper: " << method.paper_title;
   if (!method.paper_arxiv.empty()) std::cout << ", arXiv " << method.paper_arxiv;
   if (!method.paper_title.empty()) std::cout << '\n';
@@ -129,7 +133,8 @@ void describe_generator(const Generator& generator) {
   std::cout << generator.name << ", a workload generator, version " << generator.version << '\n'
             << generator.summary << "\nknown answer: " << generator.known_answer << "\nparameters\n";
   describe_parameters(common_parameters());
-  std::cout << "  " << padded("prefill", 14) << padded("int", 6) << padded("default tokens", 18) << "valid: 1 .. tokens\n"
+  std::cout << "  " << padded("prefill", 14) << padded("int", 6) << padded("default tokens", 18)
+            << "valid: 1 .. tokens\n"
             << "  " << padded("", 14) << "tokens that are compressed; judged queries come after them\n";
   describe_parameters(generator.parameters);
   std::cout << "example\n  workloads:\n    mine: {synthetic: " << generator.name << ", tokens: 4096}\n";

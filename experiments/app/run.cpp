@@ -45,7 +45,8 @@ int run(const Options& options, const App& app) {
   const Experiment experiment = load_experiment(options.file, options.assignments);
   const Plan plan = make_plan(experiment, registry, options.force, options.only);
   const std::filesystem::path output = output_of(options, experiment);
-  const int code = run_plan(experiment, plan, {output, options.jobs, options.fresh, options.retry, app.command, app.commit});
+  const int code =
+      run_plan(experiment, plan, {output, options.jobs, options.fresh, options.retry, app.command, app.commit});
   if (code == 130) return code;
   show(read_run(output), {}, std::cout);
   std::cerr << "written: " << output.string() << '\n';

@@ -35,7 +35,8 @@ class ConfigTest : public testing::Test {
     } catch (const InputError& error) {
       std::string message = error.what();
       const std::string path = (folder_.path() / "e.yaml").string();
-      for (auto at = message.find(path); at != std::string::npos; at = message.find(path)) message.replace(at, path.size(), "E");
+      for (auto at = message.find(path); at != std::string::npos; at = message.find(path))
+        message.replace(at, path.size(), "E");
       return message;
     }
     return "accepted";
@@ -71,11 +72,13 @@ TEST_F(ConfigTest, RefusesTopLevelMistakes) {
             "E:7:7: seed is -1; the nearest valid value is 0 (valid: 0 .. 4611686018427387903)");
   EXPECT_EQ(refusal(std::string(small) + "repeats: 0\n"),
             "E:7:10: repeats is 0; the nearest valid value is 1 (valid: 1 .. 100000)");
-  EXPECT_EQ(refusal(std::string(small) + "backends: [gpu]\n"), "E:7:12: there is no backend 'gpu'; the nearest valid name is 'cpu'");
+  EXPECT_EQ(refusal(std::string(small) + "backends: [gpu]\n"),
+            "E:7:12: there is no backend 'gpu'; the nearest valid name is 'cpu'");
   EXPECT_EQ(refusal(std::string(small) + "backends: []\n"), "E:7:11: backends is an empty list; valid: cpu, cuda");
   EXPECT_EQ(refusal(std::string(small) + "measure: {min_samples: 2}\n"),
             "E:7:24: min_samples is 2; the nearest valid value is 3 (valid: 3 .. 1000000)");
-  EXPECT_EQ(refusal(std::string(small) + "measure: {sped: true}\n"), "E:7:11: measure has no 'sped'; the nearest valid name is 'speed'");
+  EXPECT_EQ(refusal(std::string(small) + "measure: {sped: true}\n"),
+            "E:7:11: measure has no 'sped'; the nearest valid name is 'speed'");
   EXPECT_EQ(refusal(std::string(small) + "limits: {memory: 8Gib}\n"),
             "E:7:18: memory is '8Gib'; valid: a number with B, KiB, MiB, GiB, TiB, KB, MB, GB or TB, like 8GiB");
   EXPECT_EQ(refusal(std::string(small) + "limits: {seconds: 0}\n"), "E:7:19: seconds is 0; valid: above 0");
@@ -83,21 +86,25 @@ TEST_F(ConfigTest, RefusesTopLevelMistakes) {
 
 TEST_F(ConfigTest, RefusesWrongPipelines) {
   EXPECT_EQ(refusal(with_pipelines("  p: {}\n  p: {}\n")), "E:7:3: 'p' stands here a second time");
-  EXPECT_EQ(refusal(with_pipelines("  a.b: {}\n")), "E:6:8: a pipeline's label 'a.b' is not of the form [A-Za-z0-9_-]+");
+  EXPECT_EQ(refusal(with_pipelines("  a.b: {}\n")),
+            "E:6:8: a pipeline's label 'a.b' is not of the form [A-Za-z0-9_-]+");
   EXPECT_EQ(refusal(with_pipelines("  p:\n")), "E:6:3: pipeline 'p' is nothing, not a map");
-  EXPECT_EQ(refusal(with_pipelines("  p: {codecs: {}}\n")), "E:6:7: pipeline 'p' has no 'codecs'; the nearest valid name is 'codec'");
+  EXPECT_EQ(refusal(with_pipelines("  p: {codecs: {}}\n")),
+            "E:6:7: pipeline 'p' has no 'codecs'; the nearest valid name is 'codec'");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantise}}\n")),
             "E:6:23: there is no codec 'quantise'; the nearest valid name is 'quantize'");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: random}}\n")),
             "E:6:23: 'random' is a selector, and a codec stands here; valid: low_rank, quantize");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {bits: 4}}\n")),
-            "E:6:14: pipeline 'p's codec needs 'method', or 'keys' and 'values'");
+            "E:6:14: the codec of pipeline 'p' needs 'method', or 'keys' and 'values'");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, bit: 4}}\n")),
-            "E:6:33: pipeline 'p's codec has no 'bit'; the nearest valid name is 'bits' (kvlab describe quantize lists the "
+            "E:6:33: the codec of pipeline 'p' has no 'bit'; the nearest valid name is 'bits' (kvlab describe quantize "
+            "lists the "
             "parameters)");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, bits: 7}}\n")),
             "E:6:39: bits is 7; the nearest valid value is 6 (valid: 2, 3, 4, 5, 6, 8)");
-  EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, bits: [4]}}\n")), "E:6:39: bits is a list, not a single value");
+  EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, bits: [4]}}\n")),
+            "E:6:39: bits is a list, not a single value");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, keys: {method: quantize}}}\n")),
             "E:6:15: 'method' stands beside 'keys' or 'values'; give one or the others");
   EXPECT_EQ(refusal(with_pipelines("  p: {select: [{method: random}]}\n")),
@@ -111,7 +118,8 @@ TEST_F(ConfigTest, RefusesWrongPipelines) {
 }
 
 TEST_F(ConfigTest, RefusesWrongWorkloads) {
-  EXPECT_EQ(refusal(with_workloads("  w: {tokens: 3}\n")), "E:4:6: workload 'w' needs 'trace' or 'synthetic', and not both");
+  EXPECT_EQ(refusal(with_workloads("  w: {tokens: 3}\n")),
+            "E:4:6: workload 'w' needs 'trace' or 'synthetic', and not both");
   EXPECT_EQ(refusal(with_workloads("  w: {synthetic: gausian}\n")),
             "E:4:18: there is no workload generator 'gausian'; the nearest valid name is 'gaussian'");
   EXPECT_EQ(refusal(with_workloads("  w: {synthetic: gaussian, head_dim: 513}\n")),
@@ -119,8 +127,9 @@ TEST_F(ConfigTest, RefusesWrongWorkloads) {
   EXPECT_EQ(refusal(with_workloads("  w: {synthetic: gaussian, kv_heads: 3, query_heads: 4}\n")),
             "E:4:54: query_heads 4 is not a multiple of kv_heads 3");
   EXPECT_EQ(refusal(with_workloads("  w: {synthetic: gaussian, tokens: 5, prefill: 6}\n")),
-            "E:4:46: prefill is 6; the nearest valid value is 5 (valid: 1 .. 5)");
-  EXPECT_EQ(refusal(with_workloads("  w: {synthetic: needle, decay: 1}\n")).substr(0, 37), "E:4:26: workload 'w' has no 'decay'; ");
+            "E:4:48: prefill is 6; the nearest valid value is 5 (valid: 1 .. 5)");
+  EXPECT_EQ(refusal(with_workloads("  w: {synthetic: needle, decay: 1}\n")).substr(0, 37),
+            "E:4:26: workload 'w' has no 'decay'; ");
   EXPECT_NE(refusal(with_workloads("  w: {trace: nowhere.h5}\n")).find("there is no such file"), std::string::npos);
 }
 
@@ -132,7 +141,8 @@ TEST_F(ConfigTest, SetChangesAnyValueAndSaysItsPlace) {
   EXPECT_EQ(plan(small, {"pipelines.p.codec.bits={sweep: [8, 4]}"}).cells.size(), 2U);
   EXPECT_EQ(refusal(small, {"pipelines.p.codec.bits=7"}),
             "--set pipelines.p.codec.bits=7: bits is 7; the nearest valid value is 6 (valid: 2, 3, 4, 5, 6, 8)");
-  EXPECT_EQ(refusal(small, {"pipelines.r.codec.bits=4"}), "--set pipelines.r.codec.bits=4: there is no 'r'; the nearest valid name is 'p'");
+  EXPECT_EQ(refusal(small, {"pipelines.r.codec.bits=4"}),
+            "--set pipelines.r.codec.bits=4: there is no 'r'; the nearest valid name is 'p'");
   EXPECT_EQ(refusal(small, {"pipelins.p.codec.bits=4"}),
             "--set pipelins.p.codec.bits=4: there is no 'pipelins'; the nearest valid name is 'pipelines'");
   EXPECT_EQ(refusal(small, {"pipelines"}), "--set pipelines: it is not of the form path=value");
@@ -141,8 +151,9 @@ TEST_F(ConfigTest, SetChangesAnyValueAndSaysItsPlace) {
 }
 
 TEST_F(ConfigTest, SweepsAndZipsMultiplyOut) {
-  const Plan grid = plan(with_pipelines(
-      "  g: {codec: {method: quantize, scale_dtype: {sweep: [f16, f32]}}, zip: {codec.bits: [8, 4], codec.group: [64, 32]}}\n"));
+  const Plan grid =
+      plan(with_pipelines("  g: {codec: {method: quantize, scale_dtype: {sweep: [f16, f32]}}, zip: {codec.bits: [8, "
+                          "4], codec.group: [64, 32]}}\n"));
   ASSERT_EQ(grid.cells.size(), 4U);
   EXPECT_EQ(grid.cells[1].parameters["codec"]["bits"], 8);
   EXPECT_EQ(grid.cells[1].parameters["codec"]["scale_dtype"], "f32");
@@ -153,11 +164,14 @@ TEST_F(ConfigTest, SweepsAndZipsMultiplyOut) {
   EXPECT_EQ(columns[0].name, "codec.bits");
   EXPECT_EQ(columns[2].type, ColumnType::text);
 
-  const Plan range = plan(with_workloads("  w: {synthetic: gaussian, tokens: {sweep: {from: 32, to: 256, times: 2}}}\n"));
+  const Plan range =
+      plan(with_workloads("  w: {synthetic: gaussian, tokens: {sweep: {from: 32, to: 256, times: 2}}}\n"));
   ASSERT_EQ(range.cells.size(), 4U);
   EXPECT_EQ(range.cells[3].parameters["workload"]["tokens"], 256);
   EXPECT_EQ(range.swept, std::vector<std::string>{"workload.tokens"});
-  EXPECT_EQ(plan(with_pipelines("  p: {select: [{method: random, keep: {sweep: {from: 0.1, to: 0.3, step: 0.1}}}]}\n")).cells.size(), 3U);
+  EXPECT_EQ(plan(with_pipelines("  p: {select: [{method: random, keep: {sweep: {from: 0.1, to: 0.3, step: 0.1}}}]}\n"))
+                .cells.size(),
+            3U);
 }
 
 TEST_F(ConfigTest, RefusesWrongSweeps) {
@@ -172,7 +186,7 @@ TEST_F(ConfigTest, RefusesWrongSweeps) {
   EXPECT_EQ(bits("{sweep: {from: 8, to: 2, step: 1}}"), "E:6:61: to is below from");
   EXPECT_EQ(bits("{sweep: {from: 1, to: 2, step: 0}}"), "E:6:70: step is 0; valid: above 0");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize}, zip: {codec.bits: [8, 4], codec.group: [1]}}\n")),
-            "E:6:75: zip's codec.group has 1 values, the first list has 2");
+            "E:6:73: zip's codec.group has 1 values, the first list has 2");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, bits: 8}, zip: {codec.bits: [8, 4]}}\n")),
             "E:6:61: 'codec.bits' has a value besides zip");
   EXPECT_EQ(refusal(with_pipelines("  p: {zip: {codec.bits: [8, 4]}}\n")), "E:6:26: zip: there is no 'codec' here");
@@ -182,23 +196,27 @@ TEST_F(ConfigTest, RefusesWrongSweeps) {
 
 TEST_F(ConfigTest, ExcludeMatchesEffectiveValues) {
   const std::string grid = with_pipelines(
-      "  g: {codec: {method: quantize, bits: {sweep: [8, 4, 2]}}}\n  h: {codec: {method: quantize, symmetric: false}}\n");
+      "  g: {codec: {method: quantize, bits: {sweep: [8, 4, 2]}}}\n  h: {codec: {method: quantize, symmetric: "
+      "false}}\n");
   EXPECT_EQ(plan(grid).cells.size(), 4U);
   EXPECT_EQ(plan(grid + "exclude: [{pipeline: g, codec.bits: 2}]\n").cells.size(), 3U);
   EXPECT_EQ(plan(grid + "exclude: [{codec.bits: 8}]\n").cells.size(), 2U);  // h's default too
   EXPECT_EQ(plan(grid + "exclude: [{codec.bits: [8, 4]}]\n").cells.size(), 1U);
   EXPECT_EQ(plan(grid + "exclude: [{codec.symmetric: true, workload.tokens: 64.0}]\n").cells.size(), 1U);
-  EXPECT_EQ(refusal(grid + "exclude: [{codec.bit: 8}]\n"), "E:8:12: exclude: no cell has 'codec.bit'; the nearest valid name is 'codec.bits'");
+  EXPECT_EQ(refusal(grid + "exclude: [{codec.bit: 8}]\n"),
+            "E:8:12: exclude: no cell has 'codec.bit'; the nearest valid name is 'codec.bits'");
   EXPECT_EQ(refusal(grid + "exclude: [{backend: cpu}]\n"), "E:1:1: the grid has no cells: exclude drops them all");
   EXPECT_EQ(refusal(grid + "exclude: [{}]\n"), "E:8:11: a rule of exclude is empty");
 }
 
 TEST_F(ConfigTest, IdsNameWhatDecidesTheNumbers) {
-  const auto id = [&](const std::string& text, const std::vector<std::string>& sets = {}) { return plan(text, sets).cells[0].id; };
+  const auto id = [&](const std::string& text, const std::vector<std::string>& sets = {}) {
+    return plan(text, sets).cells[0].id;
+  };
   const std::string base = id(small);
   EXPECT_EQ(base.size(), 16U);
   EXPECT_EQ(id(small), base);
-  EXPECT_EQ(id(small, {"pipelines.p.codec.bits=8"}), base);  // a default written out
+  EXPECT_EQ(id(small, {"pipelines.p.codec.bits=8"}), base);                         // a default written out
   EXPECT_EQ(id(with_pipelines("  renamed: {codec: {method: quantize}}\n")), base);  // labels do not matter
   EXPECT_EQ(id(small, {"limits={seconds: 5}"}), base);
   EXPECT_NE(id(small, {"pipelines.p.codec.bits=4"}), base);

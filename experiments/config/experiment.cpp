@@ -21,14 +21,15 @@ std::vector<std::string> read_backends(const Node& node) {
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       refuse(item, "there is no backend '" + name + "'" + suggestion(name, known));
     }
-    if (std::find(backends.begin(), backends.end(), name) != backends.end()) refuse(item, "'" + name + "' stands here a second time");
+    if (std::find(backends.begin(), backends.end(), name) != backends.end())
+      refuse(item, "'" + name + "' stands here a second time");
     backends.push_back(name);
   }
   if (backends.empty()) refuse(node, "backends is an empty list; valid: cpu, cuda");
   return backends;
 }
 
-std::vector<std::pair<std::string, Node>> read_labelled(const Node& node, const std::string& what) {
+std::vector<Entry> read_labelled(const Node& node, const std::string& what) {
   require_map(node, what + "s");
   if (node.entries.empty()) refuse(node, "there are no " + what + "s, so the grid has no cells");
   for (const auto& [label, value] : node.entries) {
@@ -64,7 +65,7 @@ Limits read_limits(const Node& node) {
 }
 
 std::string text_of_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+  const std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   text << file.rdbuf();
   return text.str();

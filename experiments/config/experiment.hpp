@@ -17,8 +17,8 @@ struct Measure {
 };
 
 struct Limits {
-  double seconds = 600;                   // a cell
-  std::optional<std::uint64_t> memory;    // bytes a cell; absent: 80 % of the free memory over the jobs
+  double seconds = 600;                 // a cell
+  std::optional<std::uint64_t> memory;  // bytes a cell; absent: 80 % of the free memory over the jobs
 };
 
 struct Experiment {
@@ -30,8 +30,8 @@ struct Experiment {
   std::int64_t seed = 1;
   std::int64_t repeats = 1;
   std::vector<std::string> backends{"cpu"};
-  std::vector<std::pair<std::string, Node>> workloads;
-  std::vector<std::pair<std::string, Node>> pipelines;
+  std::vector<Entry> workloads;
+  std::vector<Entry> pipelines;
   std::vector<Node> exclude;
   Measure measure;
   Limits limits;

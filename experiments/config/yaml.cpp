@@ -67,7 +67,8 @@ Node parse(const std::string& text, const std::string& file, const std::string& 
   Converter converter(file, place);
   try {
     const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1) throw InputError((place.empty() ? file : place) + ": it holds several documents; one is read");
+    if (documents.size() > 1)
+      throw InputError((place.empty() ? file : place) + ": it holds several documents; one is read");
     if (documents.empty()) return converter.convert(YAML::Node());
     return converter.convert(documents.front());
   } catch (const YAML::Exception& error) {
@@ -102,7 +103,7 @@ void emit(YAML::Emitter& out, const Node& node) {
 }  // namespace
 
 Node load_yaml_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+  const std::ifstream file(path, std::ios::binary);
   if (!file) throw InputError(path + ": cannot be read");
   std::ostringstream text;
   text << file.rdbuf();

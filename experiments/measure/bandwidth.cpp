@@ -38,9 +38,10 @@ double fastest(Pass&& pass) {
 PeakBandwidth measure_peak_bandwidth(ThreadPool& pool) {
   constexpr std::size_t wanted = std::size_t{512} << 20;
   constexpr std::size_t piece = std::size_t{4} << 20;
-  const std::size_t bytes = std::max(2 * piece, std::min<std::size_t>(wanted, available_memory_bytes() / 4) / piece * piece);
+  const std::size_t bytes =
+      std::max(2 * piece, std::min<std::size_t>(wanted, available_memory_bytes() / 4) / (2 * piece) * (2 * piece));
   const Mapping memory(bytes);
-  const std::size_t pieces = bytes / piece;
+  const std::size_t pieces = bytes / piece;  // an even number
   pool.parallel_for(pieces, [&](std::size_t i, std::size_t) { std::memset(memory.data() + i * piece, 1, piece); });
 
   std::vector<std::uint64_t> sums(pool.threads());
@@ -49,14 +50,14 @@ PeakBandwidth measure_peak_bandwidth(ThreadPool& pool) {
       sums[thread] += read_words(memory.as<std::uint64_t>().data() + i * piece / 8, piece / 8);
     });
   });
-  volatile std::uint64_t used = sums.front();
+  const volatile std::uint64_t used = sums.front();
   static_cast<void>(used);
   const double copy = fastest([&] {
     pool.parallel_for(pieces / 2, [&](std::size_t i, std::size_t) {
       std::memcpy(memory.data() + (pieces / 2 + i) * piece, memory.data() + i * piece, piece);
     });
   });
-  return {static_cast<double>(bytes) / read, static_cast<double>(pieces / 2 * piece * 2) / copy};
+  return {static_cast<double>(bytes) / read, static_cast<double>(bytes) / copy};
 }
 
 }  // namespace kvlab

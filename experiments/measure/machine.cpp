@@ -36,7 +36,8 @@ std::string cpu_features() {
   std::string found;
   for (const char* feature : {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
                               "avx512_fp16", "amx_int8", "amx_bf16"}) {
-    if (all.find(" " + std::string(feature) + " ") != std::string::npos) found += (found.empty() ? "" : " ") + std::string(feature);
+    if (all.find(" " + std::string(feature) + " ") != std::string::npos)
+      found += (found.empty() ? "" : " ") + std::string(feature);
   }
   return found;
 }

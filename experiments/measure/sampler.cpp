@@ -10,9 +10,7 @@
 namespace kvlab {
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 bool steady(const std::vector<double>& samples) {
   const auto count = static_cast<double>(samples.size());

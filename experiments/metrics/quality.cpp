@@ -71,8 +71,8 @@ void judge_tensors(const WorkloadLayer& layer, const LayerCache& cache, ThreadPo
     const auto kv_head = static_cast<std::uint32_t>(index % shape.kv_heads);
     const std::uint64_t sequence = index / shape.kv_heads;
     const Head& head = cache.head(sequence, kv_head);
-    keys[index] = role_sums(layer, cache.keys(), layer.prefill.keys, head, head.keys, sequence, kv_head,
-                            workspaces[thread]);
+    keys[index] =
+        role_sums(layer, cache.keys(), layer.prefill.keys, head, head.keys, sequence, kv_head, workspaces[thread]);
     values[index] = role_sums(layer, cache.values(), layer.prefill.values, head, head.values, sequence, kv_head,
                               workspaces[thread]);
   });
@@ -89,8 +89,8 @@ void judge_tensors(const WorkloadLayer& layer, const LayerCache& cache, ThreadPo
   quality.value_error = kept == 0 ? nan : ratio(value_sums.error, value_sums.norm);
 }
 
-void judge_outputs(const WorkloadLayer& layer, LayerCache& cache, const std::vector<float>& reference,
-                   ThreadPool& pool, LayerQuality& quality) {
+void judge_outputs(const WorkloadLayer& layer, LayerCache& cache, const std::vector<float>& reference, ThreadPool& pool,
+                   LayerQuality& quality) {
   const LayerShape& shape = layer.shape;
   const std::uint64_t channels = shape.head_dim_values;
   const std::uint64_t vectors = reference.size() / channels;

@@ -9,11 +9,11 @@
 namespace kvlab {
 
 struct LayerQuality {
-  double kept_tokens = 0;     // mean a head
-  double key_error = 0;       // |k - k^| / |k| over the kept tokens; NaN where none was kept
+  double kept_tokens = 0;  // mean a head
+  double key_error = 0;    // |k - k^| / |k| over the kept tokens; NaN where none was kept
   double value_error = 0;
-  double output_error = 0;    // |o - o^| / |o| over all output vectors; NaN where no query is judged
-  double output_cosine = 0;   // mean of o.o^ / (|o| |o^|)
+  double output_error = 0;            // |o - o^| / |o| over all output vectors; NaN where no query is judged
+  double output_cosine = 0;           // mean of o.o^ / (|o| |o^|)
   std::vector<double> vector_errors;  // |o - o^| / |o| of each output vector
 };
 

@@ -56,7 +56,8 @@ std::vector<float> reference_outputs(const WorkloadLayer& layer, ThreadPool& poo
     to_f32(shape.dtype, layer.prefill.keys.head(sequence, kv_head, shape.dtype), keys, tokens * shape.head_dim_keys);
     to_f32(shape.dtype, layer.prefill.values.head(sequence, kv_head, shape.dtype), values,
            tokens * shape.head_dim_values);
-    const std::uint64_t first_row = (sequence * shape.query_heads + std::uint64_t{kv_head} * shape.group()) * judged.count();
+    const std::uint64_t first_row =
+        (sequence * shape.query_heads + std::uint64_t{kv_head} * shape.group()) * judged.count();
     for (std::uint64_t row = first_row; row < first_row + shape.group() * judged.count(); ++row) {
       attend(layer, {keys, values}, judged.base + row * shape.head_dim_keys, judged.positions[row % judged.count()],
              weights[thread], outputs.data() + row * shape.head_dim_values);

@@ -47,7 +47,8 @@ bool Exclusion::matches(const Node& rule, const Cell& cell) {
   for (const auto& [key, value] : values) known_.insert(key);
   return std::all_of(rule.entries.begin(), rule.entries.end(), [&](const auto& entry) {
     const auto& [key, wanted] = entry;
-    const auto found = std::find_if(values.begin(), values.end(), [&, &name = key](const auto& v) { return v.first == name; });
+    const auto found =
+        std::find_if(values.begin(), values.end(), [&, &name = key](const auto& v) { return v.first == name; });
     if (found == values.end()) return false;
     if (!wanted.is_list()) return equal(wanted, found->second, key);
     return std::any_of(wanted.items.begin(), wanted.items.end(),

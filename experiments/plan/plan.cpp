@@ -44,14 +44,16 @@ class Planner {
             Cell cell = make_cell(pipeline, workload, backend, repeat);
             if (exclusion.drops(cell)) continue;
             any = true;
-            if (only.empty() || fnmatch(only.c_str(), cell.name().c_str(), 0) == 0) plan_.cells.push_back(std::move(cell));
+            if (only.empty() || fnmatch(only.c_str(), cell.name().c_str(), 0) == 0)
+              plan_.cells.push_back(std::move(cell));
           }
         }
       }
     }
     exclusion.check_keys();
     if (!any) refuse(experiment_.root, "the grid has no cells: exclude drops them all");
-    if (plan_.cells.empty()) throw InputError("--only " + only + ": it matches no cell; they are named pipeline/workload/backend");
+    if (plan_.cells.empty())
+      throw InputError("--only " + only + ": it matches no cell; they are named pipeline/workload/backend");
     return std::move(plan_);
   }
 
@@ -89,8 +91,8 @@ class Planner {
     const double count = static_cast<double>(pipelines_.size()) * static_cast<double>(workloads_.size()) *
                          static_cast<double>(experiment_.backends.size()) * static_cast<double>(experiment_.repeats);
     if (most_ != 0 && count > static_cast<double>(most_)) {
-      refuse(experiment_.root, "the grid has " + text_of(count) + " cells, more than " + std::to_string(most_) +
-                                   "; --force runs them all the same");
+      refuse(experiment_.root, "the grid has " + std::to_string(static_cast<std::uint64_t>(count)) +
+                                   " cells, more than " + std::to_string(most_) + "; --force runs them all the same");
     }
   }
 
@@ -118,8 +120,8 @@ class Planner {
       static_cast<void>(pipeline.resolved.pipeline.kept_of(workload.source->shape().tokens));
     } catch (const InputError& error) {
       const Node* select = pipeline.tree.find("select");
-      refuse(select != nullptr ? *select : pipeline.tree, "pipeline '" + pipeline.label + "' with workload '" +
-                                                             workload.label + "': " + error.what());
+      refuse(select != nullptr ? *select : pipeline.tree,
+             "pipeline '" + pipeline.label + "' with workload '" + workload.label + "': " + error.what());
     }
   }
 

@@ -26,7 +26,7 @@ class Resolver {
  private:
   void read_cache(const Node* node) {
     if (node != nullptr) {
-      MapReader reader(*node, what_ + "'s cache");
+      MapReader reader(*node, "the cache of " + what_);
       resolved_.pipeline.sinks = static_cast<std::uint64_t>(reader.integer("sinks", 0, 0, most_tokens));
       resolved_.pipeline.tail = static_cast<std::uint64_t>(reader.integer("tail", 0, 0, most_tokens));
       reader.finish();
@@ -37,7 +37,7 @@ class Resolver {
   void read_select(const Node* node) {
     resolved_.effective["select"] = Json::array();
     if (node == nullptr) return;
-    for (const auto& item : require_list(*node, what_ + "'s select").items) {
+    for (const auto& item : require_list(*node, "the select of " + what_).items) {
       MapReader reader(item, "a selector of " + what_);
       SelectStep step;
       Json effective;
@@ -72,24 +72,26 @@ class Resolver {
   void read_codec(const Node* node) {
     resolved_.effective["codec"] = Json::object();
     if (node == nullptr) return;
-    require_map(*node, what_ + "'s codec");
+    require_map(*node, "the codec of " + what_);
     const bool split = node->find("keys") != nullptr || node->find("values") != nullptr;
     if (!split) {
-      if (node->find("method") == nullptr) refuse(*node, what_ + "'s codec needs 'method', or 'keys' and 'values'");
-      resolved_.pipeline.keys = read_one_codec(*node, what_ + "'s codec", resolved_.effective["codec"]);
+      if (node->find("method") == nullptr)
+        refuse(*node, "the codec of " + what_ + " needs 'method', or 'keys' and 'values'");
+      resolved_.pipeline.keys = read_one_codec(*node, "the codec of " + what_, resolved_.effective["codec"]);
       resolved_.pipeline.values = resolved_.pipeline.keys;
       return;
     }
     if (const Node* method = node->find("method")) {
       throw InputError(method->key_place + ": 'method' stands beside 'keys' or 'values'; give one or the others");
     }
-    MapReader reader(*node, what_ + "'s codec");
+    MapReader reader(*node, "the codec of " + what_);
     if (const Node* keys = reader.optional("keys")) {
-      resolved_.pipeline.keys = read_one_codec(*keys, what_ + "'s codec of keys", resolved_.effective["codec"]["keys"]);
+      resolved_.pipeline.keys =
+          read_one_codec(*keys, "the codec of keys of " + what_, resolved_.effective["codec"]["keys"]);
     }
     if (const Node* values = reader.optional("values")) {
       resolved_.pipeline.values =
-          read_one_codec(*values, what_ + "'s codec of values", resolved_.effective["codec"]["values"]);
+          read_one_codec(*values, "the codec of values of " + what_, resolved_.effective["codec"]["values"]);
     }
     reader.finish();
   }
@@ -182,7 +184,9 @@ Node to_node(const Json& json, const std::string& place) {
     for (const auto& value : json) node.items.push_back(to_node(value, place));
   } else if (!json.is_null()) {
     node.kind = Node::Kind::scalar;
-    node.scalar = json.is_string() ? json.get<std::string>() : json.is_number_float() ? text_of(json.get<double>()) : json.dump();
+    node.scalar = json.is_string()         ? json.get<std::string>()
+                  : json.is_number_float() ? text_of(json.get<double>())
+                                           : json.dump();
   }
   return node;
 }

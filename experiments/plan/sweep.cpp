@@ -41,7 +41,8 @@ std::vector<Node> range_values(const Node& node) {
   const double last = real_of(to, "to");
   const double change = times != nullptr ? real_of(*times, "times") : real_of(*step, "step");
   if (last < first) refuse(to, "to is below from");
-  if (times != nullptr && (change <= 1 || first <= 0)) refuse(*times, "'times' needs a factor above 1, and from above 0");
+  if (times != nullptr && (change <= 1 || first <= 0))
+    refuse(*times, "'times' needs a factor above 1, and from above 0");
   if (step != nullptr && change <= 0) refuse(*step, "step is " + step->scalar + "; valid: above 0");
 
   std::vector<Node> values;
@@ -122,7 +123,8 @@ Axis zip_axis(const Node& zip, const Node& tree) {
 std::vector<Variant> expand(const Node& tree, const std::string& what, std::size_t most) {
   Node bare = tree;
   std::vector<Axis> axes;
-  const auto zip = std::find_if(bare.entries.begin(), bare.entries.end(), [](const auto& e) { return e.first == "zip"; });
+  const auto zip =
+      std::find_if(bare.entries.begin(), bare.entries.end(), [](const auto& e) { return e.first == "zip"; });
   if (zip != bare.entries.end()) {
     const Node zipped = zip->second;
     bare.entries.erase(zip);

@@ -8,7 +8,9 @@ namespace {
 
 // JSON has no NaN.
 Json number(double value) { return std::isnan(value) ? Json() : Json(value); }
-double number(const Json& json) { return json.is_null() ? std::numeric_limits<double>::quiet_NaN() : json.get<double>(); }
+double number(const Json& json) {
+  return json.is_null() ? std::numeric_limits<double>::quiet_NaN() : json.get<double>();
+}
 
 }  // namespace
 

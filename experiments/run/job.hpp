@@ -11,15 +11,15 @@ namespace kvlab {
 
 struct Job {
   std::string cell_file;
-  Row row;                // what is known of the cell before it runs
+  Row row;  // what is known of the cell before it runs
   Json parameters;
-  Json workload;          // portable
+  Json workload;                     // portable
   std::vector<std::string> plugins;  // libraries of the methods that it uses
   std::int64_t seed = 0;
   Measure measure;
-  double peak_read = 0;   // B/s; NaN when not measured
+  double peak_read = 0;  // B/s; NaN when not measured
   double peak_copy = 0;
-  int timing_fd = -1;     // for TimingTurn
+  int timing_fd = -1;       // for TimingTurn
   std::int64_t parent = 0;  // the runner's process: a worker does not outlive it
 };
 

@@ -89,7 +89,8 @@ void Measurement::record_bytes() {
   cell["basis_bytes"] = to_double(bytes.bases);
   cell["uncompressed_bytes"] = to_double(bytes.uncompressed);
   cell["reserved_bytes"] = to_double(reserved);
-  cell["compression_ratio"] = bytes.total() == 0 ? std::numeric_limits<double>::quiet_NaN() : raw / to_double(bytes.total());
+  cell["compression_ratio"] =
+      bytes.total() == 0 ? std::numeric_limits<double>::quiet_NaN() : raw / to_double(bytes.total());
   cell["bits_per_element"] = 8 * to_double(bytes.total()) / elements;
 }
 
@@ -97,7 +98,8 @@ void Measurement::record_quality() {
   std::vector<double> vector_errors;
   Row& cell = record_.cell;
   const auto layers = static_cast<double>(caches_.size());
-  for (const char* name : {"kept_tokens", "key_error", "value_error", "output_error", "output_cosine"}) cell[name] = 0.0;
+  for (const char* name : {"kept_tokens", "key_error", "value_error", "output_error", "output_cosine"})
+    cell[name] = 0.0;
   const auto add = [&](Row& row, const char* name, double value) {
     row[name] = value;
     cell[name] = std::get<double>(cell[name]) + value / layers;

@@ -41,7 +41,7 @@ class WorkerProcess {
   [[nodiscard]] End explain(int wait_status) const;
 
   pid_t pid_ = -1;
-  int errors_ = -1;        // what it writes to stderr
+  int errors_ = -1;         // what it writes to stderr
   std::string last_words_;  // the end of that
   WorkerLimits limits_;
   std::chrono::steady_clock::time_point start_;

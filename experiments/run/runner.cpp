@@ -241,15 +241,10 @@ void Runner::adopt_peak(const Row& cell) {
 
 RunInfo Runner::describe(const std::vector<ColumnSpec>& swept) const {
   RunInfo info;
-  info.attributes = {{"name", experiment_.name},
-                     {"about", experiment_.about},
-                     {"kvlab_version", std::string(version)},
-                     {"commit", options_.commit},
-                     {"command", options_.command},
-                     {"started", started_},
-                     {"ended", utc_now()},
-                     {"peak_read_bandwidth", peak_read_},
-                     {"peak_copy_bandwidth", peak_copy_}};
+  info.attributes = {
+      {"name", experiment_.name},  {"about", experiment_.about},        {"kvlab_version", std::string(version)},
+      {"commit", options_.commit}, {"command", options_.command},       {"started", started_},
+      {"ended", utc_now()},        {"peak_read_bandwidth", peak_read_}, {"peak_copy_bandwidth", peak_copy_}};
   for (auto& attribute : machine_attributes()) info.attributes.push_back(std::move(attribute));
   info.source = experiment_.source;
   Json expanded = Json::array();

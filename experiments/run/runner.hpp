@@ -12,8 +12,8 @@ namespace kvlab {
 struct RunOptions {
   std::filesystem::path output;  // the run file; cell files lie in a folder beside it
   std::size_t jobs = 1;
-  bool fresh = false;  // forget finished cells first
-  bool retry = false;  // run those again that failed
+  bool fresh = false;   // forget finished cells first
+  bool retry = false;   // run those again that failed
   std::string command;  // as it was typed, for the file
   std::string commit;
 };

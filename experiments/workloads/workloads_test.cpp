@@ -37,7 +37,8 @@ Pipeline coded(const std::vector<std::pair<std::string, std::string>>& parameter
   return pipeline;
 }
 
-Pipeline selecting(const std::string& method, double keep, std::vector<std::pair<std::string, std::string>> parameters = {}) {
+Pipeline selecting(const std::string& method, double keep,
+                   const std::vector<std::pair<std::string, std::string>>& parameters = {}) {
   Pipeline pipeline;
   pipeline.select = {{test::spec(method, parameters), {std::nullopt, keep}}};
   return pipeline;
@@ -51,7 +52,8 @@ std::vector<std::byte> keys_of(const Loaded& loaded) {
 
 TEST(Generators, DrawTheSameWhateverTheThreads) {
   for (const char* name : {"gaussian", "spectrum", "outlier_channels", "needle"}) {
-    const std::string yaml = "{synthetic: " + std::string(name) + ", batch: 2, kv_heads: 2, query_heads: 4, tokens: 70, head_dim: 16}";
+    const std::string yaml =
+        "{synthetic: " + std::string(name) + ", batch: 2, kv_heads: 2, query_heads: 4, tokens: 70, head_dim: 16}";
     const auto once = keys_of(Loaded(yaml, 5, 1));
     EXPECT_EQ(once, keys_of(Loaded(yaml, 5, 4))) << name;
     EXPECT_NE(once, keys_of(Loaded(yaml, 6, 1))) << name;
@@ -68,7 +70,8 @@ TEST(Generators, QueriesLieOnBothSidesOfThePrefill) {
 }
 
 TEST(Generators, GaussianErrorsAreThoseOfTheQuantizer) {
-  Loaded loaded("{synthetic: gaussian, batch: 2, kv_heads: 8, query_heads: 8, tokens: 1024, head_dim: 128, dtype: f32}");
+  Loaded loaded(
+      "{synthetic: gaussian, batch: 2, kv_heads: 8, query_heads: 8, tokens: 1024, head_dim: 128, dtype: f32}");
   const auto quality = loaded.judge(coded({{"bits", "4"}, {"symmetric", "false"}, {"group", "32"}}));
   EXPECT_NEAR(quality.key_error, std::sqrt(6.12e-3), 0.005 * std::sqrt(6.12e-3));
   EXPECT_NEAR(quality.value_error, std::sqrt(6.12e-3), 0.005 * std::sqrt(6.12e-3));
@@ -84,7 +87,8 @@ TEST(Generators, SpectrumObeysEckartYoung) {
 TEST(Generators, OutlierChannelsWantPerChannelScales) {
   Loaded loaded("{synthetic: outlier_channels, kv_heads: 2, query_heads: 4, tokens: 512, head_dim: 64}");
   const auto per_token = loaded.judge(coded({{"bits", "4"}, {"symmetric", "false"}}));
-  const auto per_channel = loaded.judge(coded({{"bits", "4"}, {"symmetric", "false"}, {"scales", "per_channel"}, {"group", "64"}}));
+  const auto per_channel =
+      loaded.judge(coded({{"bits", "4"}, {"symmetric", "false"}, {"scales", "per_channel"}, {"group", "64"}}));
   EXPECT_LT(per_channel.key_error, 0.6 * per_token.key_error);
   // The sinks draw attention: without them much is lost, with them little of a window's error is left.
   Pipeline window = selecting("sliding_window", 0.25);

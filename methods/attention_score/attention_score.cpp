@@ -61,8 +61,8 @@ struct AttentionScore : kvlab::Selector {
   // softmax(scale q k) over the tokens at positions <= the query's; 0 for the others.
   void attend(std::span<const float> query, std::span<const float> keys, std::span<const std::uint32_t> positions,
               std::uint32_t position, std::span<float> weights) const {
-    const auto visible = static_cast<std::size_t>(std::upper_bound(positions.begin(), positions.end(), position) -
-                                                  positions.begin());
+    const auto visible =
+        static_cast<std::size_t>(std::upper_bound(positions.begin(), positions.end(), position) - positions.begin());
     std::fill(weights.begin(), weights.end(), 0.0F);
     if (visible == 0) return;
     for (std::size_t t = 0; t < visible; ++t) {

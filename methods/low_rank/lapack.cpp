@@ -3,6 +3,7 @@
 #include <stdexcept>
 #include <string>
 
+// NOLINTBEGIN(readability-identifier-naming): Fortran's names
 extern "C" {
 void ssyevd_(const char* jobz, const char* uplo, const int* n, float* a, const int* lda, float* w, float* work,
              const int* lwork, int* iwork, const int* liwork, int* info);
@@ -13,6 +14,7 @@ void sgemm_(const char* transa, const char* transb, const int* m, const int* n, 
             const int* ldc);
 void openblas_set_num_threads(int threads) __attribute__((weak));
 }
+// NOLINTEND(readability-identifier-naming)
 
 namespace low_rank {
 

@@ -17,6 +17,7 @@ namespace {
 
 enum class FactorDtype { bf16, f16, f32 };
 constexpr std::array dtype_names{"bf16", "f16", "f32"};
+constexpr float largest_f32 = 0x1.FFFFFEp127F;
 
 struct LowRank : kvlab::Codec {
   std::uint64_t rank;
@@ -141,7 +142,8 @@ struct LowRank : kvlab::Codec {
   }
 
   // LAPACK's eigenvectors are contiguous, smallest first.
-  [[nodiscard]] std::span<float> largest_first(std::span<const float> g, std::uint64_t r, kvlab::Scratch& scratch) const {
+  [[nodiscard]] std::span<float> largest_first(std::span<const float> g, std::uint64_t r,
+                                               kvlab::Scratch& scratch) const {
     const std::uint64_t c = head_dim();
     const auto vectors = scratch.take<float>(r * c);
     for (std::uint64_t j = 0; j < r; ++j) {
@@ -151,12 +153,14 @@ struct LowRank : kvlab::Codec {
     return vectors;
   }
 
+  // Rounded, and at most the largest finite value.
   void store(std::span<const float> from, std::uint8_t* out) const {
-    if (factor_dtype == FactorDtype::f32) {
-      std::memcpy(out, from.data(), from.size_bytes());
-      return;
-    }
     for (std::size_t i = 0; i < from.size(); ++i) {
+      if (factor_dtype == FactorDtype::f32) {
+        const float value = std::clamp(from[i], -largest_f32, largest_f32);
+        std::memcpy(out + 4 * i, &value, 4);
+        continue;
+      }
       const std::uint16_t bits = factor_dtype == FactorDtype::f16 ? kvlab::f32_to_f16_saturated(from[i])
                                                                   : kvlab::f32_to_bf16_saturated(from[i]);
       std::memcpy(out + 2 * i, &bits, 2);

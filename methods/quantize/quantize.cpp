@@ -44,8 +44,9 @@ struct Quantize : kvlab::Codec {
   void start() {
     const std::uint64_t channels = head_dim();
     const bool whole = group == 0 || group >= channels;
-    format = {bits,      symmetric, scales_along == Scales::per_channel, whole ? channels : group, ScaleFormat{scale_dtype},
-              channels};
+    format = {
+        bits,    symmetric, scales_along == Scales::per_channel, whole ? channels : group, ScaleFormat{scale_dtype},
+        channels};
   }
 
   [[nodiscard]] std::uint64_t block_tokens() const { return format.per_channel && group > 0 ? group : 128; }

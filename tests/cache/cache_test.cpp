@@ -20,7 +20,8 @@ using test::spec;
 std::vector<std::uint32_t> positions_of(const Head& head) {
   std::vector<std::uint32_t> positions;
   std::vector<std::uint32_t> scratch;
-  for (std::uint64_t t = 0; t < head.positions.tokens(); ++t) positions.push_back(head.positions.range(t, 1, scratch).first);
+  for (std::uint64_t t = 0; t < head.positions.tokens(); ++t)
+    positions.push_back(head.positions.range(t, 1, scratch).first);
   return positions;
 }
 
@@ -57,16 +58,16 @@ Decoded decode(const LayerCache& cache, const Data& data) {
 }
 
 std::vector<float> attend(LayerCache& cache, const Data& data, ThreadPool& pool) {
-  std::vector<float> out(data.shape.batch * data.shape.query_heads * data.judged_positions.size() *
-                             data.shape.head_dim_values,
-                         -1.0F);
+  std::vector<float> out(
+      data.shape.batch * data.shape.query_heads * data.judged_positions.size() * data.shape.head_dim_values, -1.0F);
   cache.attend(data.judged(), out.data(), pool);
   return out;
 }
 
 std::uint64_t state_of(const LayerCache& cache) {
   std::uint64_t bytes = 0;
-  for (const Role* role : {&cache.keys(), &cache.values()}) bytes += role->codec ? role->codec->traits().state_bytes : 0;
+  for (const Role* role : {&cache.keys(), &cache.values()})
+    bytes += role->codec ? role->codec->traits().state_bytes : 0;
   return bytes;
 }
 
@@ -146,7 +147,7 @@ TEST(Cache, HoldsAtEveryShape) {
 TEST(Cache, HoldsAtItsLimits) {
   ThreadPool pool(3);
   check(quantized("per_token", "8", 1, 1), Data(shape(512, 1, 1, 8, Dtype::bf16), 9, 1), pool);
-  check(quantized("per_token", "8", 1, 1), Data(shape(1, 1, 64, 16, Dtype::bf16), 40, 2), pool);   // group of 64
+  check(quantized("per_token", "8", 1, 1), Data(shape(1, 1, 64, 16, Dtype::bf16), 40, 2), pool);  // group of 64
   check(quantized("per_channel", "2", 0, 0), Data(shape(1, 2, 2, 512, Dtype::f16), 130, 1), pool);
   check(quantized("per_token", "5", 0, 0), Data(shape(1, 97, 97, 5, Dtype::f32), 17, 1), pool);
   EXPECT_THROW(LayerCache(raw(), shape(1, 1, 1, 513)), InputError);
@@ -168,7 +169,7 @@ TEST(Cache, AWindowOfTheLayerHidesOldTokens) {
 TEST(Cache, SinksAndTailBeyondTheTokensChangeNothing) {
   ThreadPool pool(1);
   const Data data(shape(1, 1, 2, 8), 10, 2);
-  Pipeline pipeline = quantized("per_token", "4", 7, 9);
+  const Pipeline pipeline = quantized("per_token", "4", 7, 9);
   check(pipeline, data, pool);
   LayerCache cache(pipeline, data.shape);
   cache.prefill(data.prefill(), pool);

@@ -79,12 +79,19 @@ struct Encoded {
 class CodecCheck {
  public:
   CodecCheck(const MethodSpec& spec, const LayerShape& shape, std::uint32_t role)
-      : codec_(spec, layer_of(shape, role)), shape_(shape), channels_(role == KVLAB_ROLE_KEYS ? shape.head_dim_keys : shape.head_dim_values) {}
+      : codec_(spec, layer_of(shape, role)),
+        shape_(shape),
+        channels_(role == KVLAB_ROLE_KEYS ? shape.head_dim_keys : shape.head_dim_values) {}
 
   void run(std::uint64_t tokens, std::uint64_t seed) {
     const test::Data data(shape_, tokens, 1, seed);
-    kvlab_view view{data.stored_keys.data(), static_cast<kvlab_dtype>(shape_.dtype), 1, tokens, channels_,
-                    static_cast<std::int64_t>(tokens * channels_), static_cast<std::int64_t>(channels_)};
+    const kvlab_view view{data.stored_keys.data(),
+                          static_cast<kvlab_dtype>(shape_.dtype),
+                          1,
+                          tokens,
+                          channels_,
+                          static_cast<std::int64_t>(tokens * channels_),
+                          static_cast<std::int64_t>(channels_)};
     Encoded block;
     encode(view, block);
     const std::vector<float> rows = decode(block.block, 0, tokens);
@@ -140,7 +147,8 @@ class CodecCheck {
 
   void partial_decodes(const kvlab_block& block, const std::vector<float>& rows) {
     const std::uint64_t granule = codec_.traits().decode_granule;
-    for (std::uint64_t first = 0; first < block.tokens; first += granule * std::max<std::uint64_t>(1, block.tokens / 5)) {
+    for (std::uint64_t first = 0; first < block.tokens;
+         first += granule * std::max<std::uint64_t>(1, block.tokens / 5)) {
       for (const std::uint64_t wanted : {granule, 3 * granule, block.tokens}) {
         const std::uint64_t count = std::min(wanted, block.tokens - first);
         const std::vector<float> part = decode(block, first, count);
@@ -170,8 +178,8 @@ class CodecCheck {
     const std::size_t apart = channels_ + 5;
     std::vector<std::byte> memory(view.tokens * apart * element, std::byte{0x7F});  // NaN between the rows
     for (std::uint64_t t = 0; t < view.tokens; ++t) {
-      std::memcpy(memory.data() + t * apart * element, static_cast<const std::byte*>(view.base) + t * channels_ * element,
-                  channels_ * element);
+      std::memcpy(memory.data() + t * apart * element,
+                  static_cast<const std::byte*>(view.base) + t * channels_ * element, channels_ * element);
     }
     kvlab_view spaced = view;
     spaced.base = memory.data();
@@ -201,7 +209,8 @@ class CodecCheck {
         EXPECT_EQ(scores[i * stride + block.tokens], 9.0F);
         for (std::uint64_t t = 0; t < block.tokens; ++t) {
           double sum = 0;
-          for (std::uint64_t c = 0; c < channels_; ++c) sum += static_cast<double>(q[i * channels_ + c]) * rows[t * channels_ + c];
+          for (std::uint64_t c = 0; c < channels_; ++c)
+            sum += static_cast<double>(q[i * channels_ + c]) * rows[t * channels_ + c];
           expected.push_back(sum);
           got.push_back(scores[i * stride + t]);
         }
@@ -262,7 +271,8 @@ TEST(Conformance, EveryCodec) {
         unless_refused([&] {
           CodecCheck check(setting, test::shape(1, 1, 1, head_dim, dtype), role);
           const std::uint64_t block = std::min<std::uint64_t>(check.codec().traits().block_tokens, 300);
-          for (const std::uint64_t tokens : {std::uint64_t{1}, std::min<std::uint64_t>(block, 37), block}) check.run(tokens, tokens);
+          for (const std::uint64_t tokens : {std::uint64_t{1}, std::min<std::uint64_t>(block, 37), block})
+            check.run(tokens, tokens);
         });
       }
     }

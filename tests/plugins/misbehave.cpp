@@ -1,6 +1,7 @@
 // A codec (bf16 rows, kept as f32) that does what no codec should, at the place and in the way that `how` names.
 #include <kvlab/plugin.hpp>
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <array>
@@ -15,12 +16,28 @@
 namespace {
 
 enum class How {
-  fine, segfault, abort, exit, exit_zero, hang, eat_memory, nan, throws, unsupported, out_of_memory, wrong_sum, too_long,
-  invalid_at_create, spam, huge_bound, zero_block
+  fine,
+  segfault,
+  abort,
+  exit,
+  exit_zero,
+  hang,
+  eat_memory,
+  nan,
+  throws,
+  unsupported,
+  out_of_memory,
+  wrong_sum,
+  too_long,
+  invalid_at_create,
+  spam,
+  huge_bound,
+  zero_block
 };
-constexpr std::array names{"fine",        "segfault",      "abort",     "exit",     "exit_zero",         "hang",
-                           "eat_memory",  "nan",           "throws",    "unsupported", "out_of_memory",  "wrong_sum",
-                           "too_long",    "invalid_at_create", "spam",  "huge_bound",  "zero_block"};
+constexpr std::array names{
+    "fine", "segfault",   "abort",       "exit",          "exit_zero", "hang",     "eat_memory",
+    "nan",  "throws",     "unsupported", "out_of_memory", "wrong_sum", "too_long", "invalid_at_create",
+    "spam", "huge_bound", "zero_block"};
 
 struct Misbehave : kvlab::Codec {
   How how;
@@ -49,7 +66,7 @@ struct Misbehave : kvlab::Codec {
   void misdo() const {
     switch (how) {
       case How::segfault:
-        *reinterpret_cast<volatile int*>(layer.seed & 0U) = 1;  // address 0, unknown to the compiler
+        raise(SIGSEGV);
         break;
       case How::abort:
         std::abort();

@@ -26,7 +26,8 @@ void store(Dtype dtype, std::vector<float>& rows, std::vector<std::byte>& stored
   to_f32(dtype, stored.data(), rows.data(), rows.size());
 }
 
-KvTensor tensor(const LayerShape& shape, std::uint64_t tokens, const std::vector<std::byte>& stored, std::uint32_t channels) {
+KvTensor tensor(const LayerShape& shape, std::uint64_t tokens, const std::vector<std::byte>& stored,
+                std::uint32_t channels) {
   const auto head = static_cast<std::int64_t>(tokens * channels);
   return {stored.data(), head * shape.kv_heads, head, channels};
 }

@@ -33,7 +33,7 @@ struct Data {
 
   LayerShape shape;
   std::uint64_t tokens;
-  std::vector<float> keys;    // as stored, in f32
+  std::vector<float> keys;  // as stored, in f32
   std::vector<float> values;
   std::vector<std::byte> stored_keys;
   std::vector<std::byte> stored_values;

@@ -63,8 +63,8 @@ typedef uint32_t kvlab_dtype;
 /* ---- parameters ------------------------------------------------------------------------------------------------ */
 
 typedef uint32_t kvlab_parameter_type;
-#define KVLAB_INT 0u    /* int64 */
-#define KVLAB_FLOAT 1u  /* double, finite */
+#define KVLAB_INT 0u   /* int64 */
+#define KVLAB_FLOAT 1u /* double, finite */
 #define KVLAB_BOOL 2u
 #define KVLAB_CHOICE 3u /* one of `choices`, passed as its index */
 /* Reserved: string 4, path 5, list 6, codec 7. */
@@ -190,7 +190,7 @@ typedef struct kvlab_encode_in {
 typedef struct kvlab_encode_out {
   uint32_t struct_size;
   uint32_t reserved;
-  uint8_t* bytes;    /* `capacity` >= bound(tokens); written by encode */
+  uint8_t* bytes; /* `capacity` >= bound(tokens); written by encode */
   uint64_t capacity;
   uint64_t size;     /* set by encode: bytes used */
   kvlab_parts parts; /* set by encode */
@@ -208,17 +208,17 @@ typedef struct kvlab_codec kvlab_codec; /* the plugin's own */
 /* What an instance states of itself, once, after create. */
 typedef struct kvlab_codec_traits {
   uint32_t struct_size;
-  uint32_t needs;           /* KVLAB_NEEDS_*: reserved, 0 */
-  uint64_t block_tokens;    /* the most tokens a block holds; the last block of a prefill may be shorter */
-  uint64_t decode_granule;  /* >= 1: calls ask for [first, first + count) with first a multiple of it, and count a
-                               multiple too or up to the block's end */
-  uint64_t append_granule;  /* 0: a block is closed once encoded; above 0 reserved */
-  uint64_t encode_scratch;  /* bytes of scratch of each call */
+  uint32_t needs;          /* KVLAB_NEEDS_*: reserved, 0 */
+  uint64_t block_tokens;   /* the most tokens a block holds; the last block of a prefill may be shorter */
+  uint64_t decode_granule; /* >= 1: calls ask for [first, first + count) with first a multiple of it, and count a
+                              multiple too or up to the block's end */
+  uint64_t append_granule; /* 0: a block is closed once encoded; above 0 reserved */
+  uint64_t encode_scratch; /* bytes of scratch of each call */
   uint64_t decode_scratch;
   uint64_t attend_scratch;
-  uint64_t state_bytes; /* the instance's own state that decoding reads (rotations, codebooks): counted as bases */
-  uint64_t state_key;   /* instances with the same non-zero key share that state, and it is counted once */
-  uint32_t heads;       /* KV heads coded together: 1; more is reserved */
+  uint64_t state_bytes;  /* the instance's own state that decoding reads (rotations, codebooks): counted as bases */
+  uint64_t state_key;    /* instances with the same non-zero key share that state, and it is counted once */
+  uint32_t heads;        /* KV heads coded together: 1; more is reserved */
   uint32_t whole_blocks; /* 1: attention prefers whole blocks to tiles of the granule */
 } kvlab_codec_traits;
 
@@ -226,8 +226,8 @@ typedef struct kvlab_codec_functions {
   uint32_t struct_size;
   uint32_t reserved;
   /* Checks the values against each other and makes an instance. On failure *out stays untouched. */
-  kvlab_status (*create)(const kvlab_host* host, const kvlab_layer* layer, const kvlab_value* values,
-                         kvlab_codec** out, kvlab_message* message);
+  kvlab_status (*create)(const kvlab_host* host, const kvlab_layer* layer, const kvlab_value* values, kvlab_codec** out,
+                         kvlab_message* message);
   void (*destroy)(kvlab_codec* codec);
   kvlab_status (*traits)(const kvlab_codec* codec, kvlab_codec_traits* out);
   /* The most bytes a block of that many tokens takes, for 1 .. block_tokens. */
@@ -245,7 +245,8 @@ typedef struct kvlab_attend_keys {
   uint32_t struct_size;
   uint32_t reserved;
   uint64_t (*prepared_bytes)(const kvlab_codec* codec, uint64_t queries);
-  /* Queries [queries, head_dim_keys], contiguous f32, of one KV head's group, into the codec's own form. Once a step. */
+  /* Queries [queries, head_dim_keys], contiguous f32, of one KV head's group, into the codec's own form. Once a step.
+   */
   kvlab_status (*prepare)(const kvlab_codec* codec, uint32_t kv_head, const float* queries, uint64_t count,
                           void* prepared, void* scratch, kvlab_message* message);
   /* scores[i * score_stride + t] = q_i . k̂_(first + t), without the attention scale: the host applies it. */
@@ -322,15 +323,15 @@ typedef struct kvlab_descriptor {
   uint64_t magic;
   uint32_t abi_version;
   uint32_t struct_size;
-  uint32_t kind;            /* KVLAB_CODEC, KVLAB_SELECTOR */
+  uint32_t kind; /* KVLAB_CODEC, KVLAB_SELECTOR */
   uint32_t parameter_count;
   const kvlab_parameter* parameters;
   const char* id; /* [a-z][a-z0-9_]*: the folder's name, and the name in an experiment */
   const char* version;
-  const char* summary;     /* one line */
-  const char* paper_title; /* "" where there is none */
-  const char* paper_arxiv; /* "2402.02750", or "" */
-  const char* license;     /* SPDX */
+  const char* summary;                      /* one line */
+  const char* paper_title;                  /* "" where there is none */
+  const char* paper_arxiv;                  /* "2402.02750", or "" */
+  const char* license;                      /* SPDX */
   const kvlab_codec_functions* codec;       /* null unless a codec */
   const kvlab_selector_functions* selector; /* null unless a selector */
   /* The function table of an ability, or null. Null function: no abilities. */

@@ -22,7 +22,9 @@ Parameter dtype_parameter() {
   return parameter;
 }
 
-Dtype dtype_of(const std::string& name) { return name == "f32" ? Dtype::f32 : name == "f16" ? Dtype::f16 : Dtype::bf16; }
+Dtype dtype_of(const std::string& name) {
+  return name == "f32" ? Dtype::f32 : name == "f16" ? Dtype::f16 : Dtype::bf16;
+}
 
 const Generator& find_generator(const Node& at, const std::string& name) {
   std::vector<std::string> names;
@@ -49,8 +51,8 @@ class SyntheticSource : public WorkloadSource {
     shape_.head_dim = static_cast<std::uint32_t>(common[5].i);
     shape_.dtype = dtype_of(text_of(common_parameters()[6], common[6]));
     drawn_tokens_ = static_cast<std::uint64_t>(common[4].i);
-    shape_.tokens = static_cast<std::uint64_t>(
-        reader.integer("prefill", static_cast<std::int64_t>(drawn_tokens_), 1, static_cast<std::int64_t>(drawn_tokens_)));
+    shape_.tokens = static_cast<std::uint64_t>(reader.integer("prefill", static_cast<std::int64_t>(drawn_tokens_), 1,
+                                                              static_cast<std::int64_t>(drawn_tokens_)));
     reader.finish();
     if (shape_.query_heads % shape_.kv_heads != 0) {
       refuse(*tree.find(tree.find("query_heads") != nullptr ? "query_heads" : "synthetic"),
@@ -85,9 +87,8 @@ class SyntheticSource : public WorkloadSource {
   }
 
  private:
-  void draw_layer(Workload& workload, std::uint32_t number, std::uint64_t seed,
-                  std::span<const std::uint32_t> observed, std::span<const std::uint32_t> judged,
-                  ThreadPool& pool) const {
+  void draw_layer(Workload& workload, std::uint32_t number, std::uint64_t seed, std::span<const std::uint32_t> observed,
+                  std::span<const std::uint32_t> judged, ThreadPool& pool) const {
     WorkloadLayer layer;
     layer.shape.layer = number;
     layer.shape.batch = shape_.batch;

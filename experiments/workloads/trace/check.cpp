@@ -32,7 +32,7 @@ fs::path cache_file() {
 
 json read_cache() {
   std::ifstream file(cache_file());
-  json cache = json::parse(file, nullptr, false);
+  const json cache = json::parse(file, nullptr, false);
   return cache.is_object() ? cache : json::object();
 }
 
@@ -49,7 +49,8 @@ void write_cache(const json& cache) {
 
 std::string stamp_of(const fs::path& path) {
   struct stat info{};
-  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) throw InputError(path.string() + ": there is no such file");
+  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode))
+    throw InputError(path.string() + ": there is no such file");
   return std::to_string(check_version) + " " + std::to_string(info.st_size) + " " +
          std::to_string(info.st_mtim.tv_sec) + "." + std::to_string(info.st_mtim.tv_nsec) + " " +
          std::to_string(info.st_ino);
@@ -65,11 +66,13 @@ std::string check_trace(const fs::path& path) {
     const std::string hash = cache[key].value("hash", "");
     if (!hash.empty()) return hash;
   }
-  const ChildResult result = in_child([&] {
-    h5::silence();
-    Trace(path).check_values();
-    return hash_of_file(path);
-  }, 600);
+  const ChildResult result = in_child(
+      [&] {
+        h5::silence();
+        Trace(path).check_values();
+        return hash_of_file(path);
+      },
+      600);
   if (!result.ok) {
     throw InputError(result.text.starts_with(path.string()) ? result.text : path.string() + ": " + result.text);
   }

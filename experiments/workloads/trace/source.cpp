@@ -37,17 +37,18 @@ class TraceSource : public WorkloadSource {
     }
     choose_layers(reader.optional("layers"));
     choose_sequences(reader.optional("sequences"));
-    prefill_ = static_cast<std::uint64_t>(reader.integer("prefill", static_cast<std::int64_t>(header_.prefill_tokens), 1,
-                                                         static_cast<std::int64_t>(header_.tokens)));
+    prefill_ = static_cast<std::uint64_t>(reader.integer("prefill", static_cast<std::int64_t>(header_.prefill_tokens),
+                                                         1, static_cast<std::int64_t>(header_.tokens)));
     reader.finish();
     const auto& positions = header_.query_positions;
-    observed_ = static_cast<std::uint64_t>(std::lower_bound(positions.begin(), positions.end(), prefill_) - positions.begin());
+    observed_ =
+        static_cast<std::uint64_t>(std::lower_bound(positions.begin(), positions.end(), prefill_) - positions.begin());
   }
 
   [[nodiscard]] WorkloadShape shape() const override {
-    return {sequences_.size(), layers_.size(),         header_.kv_heads, header_.query_heads,
-            header_.head_dim,  prefill_,               header_.dtype,    observed_,
-            header_.query_positions.size() - observed_};
+    return {sequences_.size(),   layers_.size(),   header_.kv_heads,
+            header_.query_heads, header_.head_dim, prefill_,
+            header_.dtype,       observed_,        header_.query_positions.size() - observed_};
   }
   [[nodiscard]] std::string identity() const override { return "trace " + hash_; }
   [[nodiscard]] Json effective() const override { return describe(written_); }
@@ -144,7 +145,8 @@ class TraceSource : public WorkloadSource {
     workload.layers.push_back(std::move(layer));
   }
 
-  // One sequence's [query_head, query, channel] into the observed and the judged, each [batch, query_head, query, channel].
+  // One sequence's [query_head, query, channel] into the observed and the judged, each [batch, query_head, query,
+  // channel].
   void split_queries(const std::vector<float>& queries, std::size_t sequence, std::size_t observed, std::size_t judged,
                      float* observed_rows, float* judged_rows) const {
     const std::size_t d = header_.head_dim;

@@ -172,7 +172,8 @@ TraceHeader read_header(const h5::Object& file) {
   read_rope(file, header);
   read_positions(file, header);
   read_layers(file, header);
-  header.prefill_tokens = static_cast<std::uint64_t>(bounded(file, "prefill_tokens", 1, static_cast<std::int64_t>(header.tokens)));
+  header.prefill_tokens =
+      static_cast<std::uint64_t>(bounded(file, "prefill_tokens", 1, static_cast<std::int64_t>(header.tokens)));
   if (!header.query_positions.empty() && header.query_positions.back() >= header.tokens) {
     fail("query_positions go beyond the " + std::to_string(header.tokens) + " tokens");
   }
@@ -181,7 +182,8 @@ TraceHeader read_header(const h5::Object& file) {
   return header;
 }
 
-void require_finite(const std::vector<float>& values, const TraceLayer& layer, const char* name, std::uint64_t sequence) {
+void require_finite(const std::vector<float>& values, const TraceLayer& layer, const char* name,
+                    std::uint64_t sequence) {
   for (const float value : values) {
     if (!std::isfinite(value)) {
       fail("/" + layer.group + "/" + name + " holds NaN or infinity in sequence " + std::to_string(sequence));

@@ -33,9 +33,9 @@ struct TraceHeader {
   double attention_scale = 0;
   RopeStyle rope_style = RopeStyle::none;
   double rope_theta = 0;
-  std::vector<double> inv_freq;                 // [rope_dim / 2]
-  std::vector<std::uint32_t> query_positions;   // ascending
-  std::vector<TraceLayer> layers;               // by number
+  std::vector<double> inv_freq;                // [rope_dim / 2]
+  std::vector<std::uint32_t> query_positions;  // ascending
+  std::vector<TraceLayer> layers;              // by number
   bool token_ids = false;
 };
 

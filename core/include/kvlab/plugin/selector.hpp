@@ -59,8 +59,9 @@ struct SelectorTable {
   static kvlab_status scores(const kvlab_selector* selector, const kvlab_selector_in* in, float* scores,
                              kvlab_message* message) {
     return guarded(message, [&] {
-      const HeadView head{in->sequence,   in->kv_head,  std::span(in->positions, in->tokens), {in->keys},
-                          {in->values}, in->observed, Scratch(in->scratch)};
+      const HeadView head{in->sequence,        in->kv_head,  std::span(in->positions, in->tokens),
+                          {in->keys},          {in->values}, in->observed,
+                          Scratch(in->scratch)};
       self(selector).scores(head, std::span(scores, in->tokens));
     });
   }

@@ -1,0 +1,157 @@
+"""The command line: what each command prints, its exit codes, one line for what is refused."""
+
+import json
+from pathlib import Path
+
+from kvlab import PLUGINS, SOURCE, TRACE, folder, frame, main, root, run
+
+SMALL = """kvlab: 1
+name: small
+workloads:
+  noise: {synthetic: gaussian, batch: 2, kv_heads: 2, query_heads: 4, tokens: 96, head_dim: 16}
+pipelines:
+  raw: {}
+  grid: {codec: {method: quantize, bits: {sweep: [8, 4]}}}
+measure: {speed: true, min_samples: 3, max_seconds: 0.05}
+"""
+
+
+def refused(result, *parts):
+    assert result.returncode == 2, (result.returncode, result.stderr)
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    for part in parts:
+        assert part in result.stderr, (part, result.stderr)
+
+
+def test_wrong_flags_are_refused_in_one_line():
+    refused(run("ran"), "no command 'ran'", "'run'")
+    refused(run("list", "--jsn"), "no flag '--jsn'", "'--json'")
+    refused(run("run"), "FILE")
+    refused(run("describe", "quantise"), "no method or generator 'quantise'", "'quantize'")
+    refused(run("new", "x", "--kind", "codek"), "codek")
+    refused(run(), "subcommand")
+    refused(run("show", "/nowhere.h5"), "/nowhere.h5: there is no such file")
+    refused(run("trace", "/nowhere.h5"), "/nowhere.h5: there is no such file")
+    refused(run("run", "/nowhere.yaml"), "/nowhere.yaml: cannot be read")
+
+
+def test_help_everywhere():
+    for command in ([], ["list"], ["describe"], ["new"], ["plan"], ["run"], ["show"], ["trace"]):
+        result = run(*command, "--help")
+        assert result.returncode == 0 and "Usage" in result.stdout, command
+
+
+def test_list_shows_all_and_refused_ones_with_their_reason():
+    result = run("list", env={"KVLAB_PLUGIN_PATH": str(PLUGINS / "refused")})
+    assert result.returncode == 0
+    for text in ("quantize", "low_rank", "gaussian", "output_error", "cuda", "refused: it was built for plugin ABI 99",
+                 "refused: it has no symbol kvlab_plugin", "refused: opening it crashes (SIGABRT)"):
+        assert text in result.stdout, text
+    listed = json.loads(run("list", "--json", "--plugins", PLUGINS).stdout)
+    assert {"quantize", "misbehave"} <= {m["id"] for m in listed["methods"]}
+    assert any(library["state"] == "refused" for library in listed["libraries"])
+
+
+def test_describe_names_parameters_paper_and_an_example():
+    for name in ("quantize", "attention_score", "needle"):
+        assert "example" in run("describe", name).stdout
+    text = run("describe", "quantize").stdout
+    for part in ("2402.02750", "valid: 2, 3, 4, 5, 6, 8", "default per_token", "attention on the bytes: keys yes"):
+        assert part in text, part
+
+
+def test_new_makes_a_folder_once_and_only_beside_methods():
+    with folder() as place:
+        refused(run("new", "mine", "--kind", "codec", cwd=place, env={"KVLAB_ROOT": place}), "no folder methods")
+        (Path(place) / "methods").mkdir()
+        assert run("new", "mine", "--kind", "codec", cwd=place, env={"KVLAB_ROOT": place}).returncode == 0
+        assert (Path(place) / "methods/mine/README.md").exists()
+        refused(run("new", "mine", "--kind", "codec", env={"KVLAB_ROOT": place}), "there already")
+        refused(run("new", "Mine", "--kind", "codec", env={"KVLAB_ROOT": place}), "[a-z]")
+
+
+def test_plan_runs_nothing():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(SMALL)
+        result = run("plan", experiment, cwd=place)
+        assert result.returncode == 0 and len(result.stdout.splitlines()) == 3
+        cells = json.loads(run("plan", experiment, "--json", "--only", "grid/*").stdout)
+        assert [cell["parameters"]["codec"]["bits"] for cell in cells] == [8, 4]
+        assert not (Path(place) / "results").exists()
+        refused(run("plan", experiment, "--only", "nothing*"), "--only nothing*: it matches no cell")
+
+
+def test_a_refused_experiment_writes_nothing():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(SMALL.replace("sweep: [8, 4]", "sweep: [8, 7]"))
+        refused(run("run", experiment, cwd=place), f"{experiment}:7:54: bits is 7; the nearest valid value is 6")
+        refused(run("run", experiment, "--set", "pipelines.grid.codec.bits=9", cwd=place), "--set pipelines.grid.codec.bits=9: ")
+        refused(run("run", experiment, "-o", "x.nc", "--set", "pipelines.grid.codec.bits=8", cwd=place), "ends in .h5")
+        assert sorted(p.name for p in Path(place).iterdir()) == ["e.yaml"]
+
+
+def test_a_run_can_be_read_and_goes_on_where_it_stopped():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(SMALL)
+        assert run("run", experiment, "--only", "raw/*", "-o", Path(place) / "out.h5").returncode == 0
+        first = run("run", experiment, "-o", Path(place) / "out.h5")
+        assert first.returncode == 0 and "1 of 3 cells are done already" in first.stderr, first.stderr
+        times = {p.name: p.stat().st_mtime_ns for p in (Path(place) / "out.cells").iterdir()}
+        again = run("run", experiment, "-o", Path(place) / "out.h5")
+        assert "3 of 3 cells are done already" in again.stderr
+        assert times == {p.name: p.stat().st_mtime_ns for p in (Path(place) / "out.cells").iterdir()}
+        for engine in ("netcdf4", "h5netcdf"):
+            cells = frame(Path(place) / "out.h5", engine=engine)
+            assert list(cells["pipeline"]) == ["raw", "grid", "grid"]
+            assert list(cells["codec.bits"])[1:] == [8, 4] and cells["codec.bits"].isna()[0]
+            assert (cells["status"] == "ok").all()
+            parts = ["payload_bytes", "scale_bytes", "index_bytes", "basis_bytes", "uncompressed_bytes"]
+            assert (cells[parts].sum(axis=1) == cells["bytes"]).all()
+            assert cells["compress_seconds"].dtype == float and (cells["compress_seconds"] > 0).all()
+            assert cells["attend_roofline"].isna().all()  # far below two last-level caches
+            assert len(frame(Path(place) / "out.h5", "layers", engine)) == 3
+            assert set(frame(Path(place) / "out.h5", "samples", engine)["metric"]) == {"compress", "decompress", "attend"}
+        attributes = root(Path(place) / "out.h5")
+        assert attributes["format"] == "kvlab-results" and attributes["version"] == 1
+        assert attributes["peak_read_bandwidth"] > 1e8
+        fresh = run("run", experiment, "--fresh", "-o", Path(place) / "out.h5")
+        assert "done already" not in fresh.stderr
+        csv = run("show", Path(place) / "out.h5", "--csv", "--sort", "-bytes", "--columns", "pipeline,codec.bits").stdout
+        assert csv == "pipeline,codec.bits\nraw,\ngrid,8\ngrid,4\n"
+
+
+def test_labels_for_the_same_thing_are_measured_once():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(SMALL + "")
+        result = run("run", experiment, "--set", "pipelines.twin={codec: {method: quantize, bits: 8}}", cwd=place)
+        assert "[3/3]" in result.stderr and "[4/4]" not in result.stderr
+        cells = frame(Path(place) / "results/runs/small.h5")
+        assert list(cells["pipeline"]) == ["raw", "grid", "grid", "twin"]
+        assert cells["id"][1] == cells["id"][3]
+
+
+def test_an_absent_backend_is_skipped():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(SMALL + "backends: [cpu, cuda]\n")
+        assert run("run", experiment, cwd=place).returncode == 0
+        cells = frame(Path(place) / "results/runs/small.h5")
+        assert list(cells["status"][cells["backend"] == "cuda"].unique()) == ["skipped"]
+
+
+def test_trace_says_what_it_holds():
+    text = run("trace", TRACE).stdout
+    for part in ("SmolLM2-135M", "2 sequences, 1152 tokens, prefill 1024", "3 KV, 9 query", "2 11 20 29 of 30"):
+        assert part in text, text
+
+
+def test_shipped_experiments_are_valid():
+    for experiment in (SOURCE / "configs").glob("*.yaml"):
+        assert run("plan", experiment).returncode == 0, experiment
+
+
+main(globals())

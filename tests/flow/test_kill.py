@@ -1,0 +1,71 @@
+"""The runner killed at any moment, and started again: the same table, no finished cell run twice, no worker left."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from kvlab import KVLAB, folder, frame, main, run
+
+EXPERIMENT = """kvlab: 1
+name: killed
+workloads:
+  noise: {synthetic: gaussian, batch: 2, kv_heads: 2, query_heads: 4, tokens: {sweep: [200, 300, 400]}, head_dim: 32}
+pipelines:
+  raw: {}
+  grid: {codec: {method: quantize, bits: {sweep: [8, 5, 4]}}}
+  half: {select: [{method: random, keep: 0.5}], codec: {method: low_rank, rank: 4}}
+measure: {speed: false}
+"""
+
+
+def table(path):
+    cells = frame(path).drop(columns=["reserved_bytes", "peak_bytes"])
+    return cells.to_csv()
+
+
+def workers():
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
+    return [line for line in found.splitlines() if "__cell" in line]
+
+
+def finished(cells):
+    return {p.name: p.stat().st_mtime_ns for p in cells.glob("*.h5")} if cells.exists() else {}
+
+
+def test_kill_and_resume():
+    random.seed(4)
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(EXPERIMENT)
+        whole = Path(place) / "whole.h5"
+        began = time.monotonic()
+        assert run("run", experiment, "-o", whole).returncode == 0
+        duration = time.monotonic() - began
+        kills = 0
+        for attempt in range(8):
+            out = Path(place) / f"out{attempt}.h5"
+            cells = Path(place) / f"out{attempt}.cells"
+            for how in (signal.SIGKILL, signal.SIGKILL, signal.SIGINT):
+                with subprocess.Popen([KVLAB, "run", str(experiment), "-o", str(out)], stdout=subprocess.DEVNULL,
+                                      stderr=subprocess.DEVNULL) as process:
+                    time.sleep(random.uniform(0, duration / 3))
+                    kills += process.poll() is None
+                    os.kill(process.pid, how)
+                    code = process.wait()
+                assert code in (-how, 130, 0), code
+            before = finished(cells)
+            assert run("run", experiment, "-o", out).returncode == 0
+            after = finished(cells)
+            assert all(after[name] == stamp for name, stamp in before.items())
+            assert table(out) == table(whole)
+            leftover = list(cells.glob("*.tmp.*"))
+            assert len(leftover) <= 3, leftover  # at most the cell in flight of each kill
+        assert kills > 10, kills
+        time.sleep(0.2)
+        assert not workers()
+
+
+main(globals())

@@ -1,0 +1,88 @@
+"""Workers that die in every way are rows with a status and a reason, and the grid goes on."""
+
+from pathlib import Path
+
+from kvlab import PLUGINS, folder, frame, main, run
+
+EXPERIMENT = """kvlab: 1
+name: deaths
+workloads:
+  noise: {synthetic: gaussian, kv_heads: 2, query_heads: 2, tokens: 100, head_dim: 16}
+pipelines:
+  codec: {codec: {method: misbehave, how: {sweep: [HOWS]}}}
+  judge: {select: [{method: misjudge, keep: 0.5}]}
+  blind: {select: [{method: attention_score, keep: 0.5}]}
+measure: {speed: false}
+limits: {seconds: 3, memory: 1GiB}
+"""
+
+# How the plugin misbehaves: the status, and a part of the reason. A sanitizer turns a signal into an exit code.
+EXPECTED = {
+    "fine": ("ok", ""),
+    "segfault": ("crashed", "the worker "),
+    "abort": ("crashed", "the worker "),
+    "exit": ("crashed", "the worker ended with exit code 3"),
+    "exit_zero": ("crashed", "the worker ended without a result"),
+    "hang": ("timeout", "longer than the limit of 3 s"),
+    "eat_memory": ("out_of_memory", "the limit is 1.00 GiB"),
+    "nan": ("failed", "a decoded block is not finite in layer 0, sequence 0, head"),
+    "throws": ("failed", "misbehave: something inside went wrong"),
+    "unsupported": ("unsupported", "misbehave: not for this shape"),
+    "out_of_memory": ("out_of_memory", "misbehave: out of memory"),
+    "wrong_sum": ("failed", "misbehave: encode's parts do not add up to its size"),
+    "too_long": ("failed", "misbehave: encode wrote more than bound() said"),
+    "invalid_at_create": ("failed", "misbehave: these parameters do not go together"),
+    "spam": ("crashed", "it said: a line that nobody reads"),
+    "huge_bound": ("failed", "misbehave: bound(64) is above 1 TiB"),
+    "zero_block": ("failed", "misbehave: block_tokens is 0"),
+}
+
+
+def test_every_death_is_a_row():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(EXPERIMENT.replace("HOWS", ", ".join(EXPECTED)))
+        for jobs in (1, 3):
+            out = Path(place) / f"out{jobs}.h5"
+            result = run("run", experiment, "--plugins", PLUGINS, "-o", out, "--jobs", jobs)
+            assert result.returncode == 1, result.stderr
+            cells = frame(out)
+            assert len(cells) == len(EXPECTED) + 2
+            for _, row in cells.iterrows():
+                if row["pipeline"] == "codec":
+                    status, reason = EXPECTED[row["codec.how"]]
+                elif row["pipeline"] == "judge":
+                    status, reason = "failed", "misjudge: the score of token 0 is NaN"
+                else:
+                    status, reason = "ok", ""
+                assert (row["status"], reason in row["reason"]) == (status, True), (row["codec.how"], row["status"], row["reason"])
+                assert row["raw_bytes"] == 2 * 2 * 100 * 16 * 2 and (row["bytes"] > 0) == (status == "ok")
+
+
+def test_retry_runs_failed_cells_again_and_no_other():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(EXPERIMENT.replace("HOWS", "fine, throws, unsupported"))
+        command = ["run", experiment, "--plugins", PLUGINS, "-o", Path(place) / "out.h5"]
+        assert run(*command).returncode == 1
+        assert "[" not in run(*command).stderr  # a failure is a result
+        again = run(*command, "--retry")
+        assert "3 of 5 cells are done already" in again.stderr and "[2/2]" in again.stderr, again.stderr
+
+
+def test_a_damaged_cell_is_measured_again():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(EXPERIMENT.replace("HOWS", "fine"))
+        command = ["run", experiment, "--plugins", PLUGINS, "-o", Path(place) / "out.h5", "--only", "codec/*"]
+        assert run(*command).returncode == 0
+        (cell,) = (Path(place) / "out.cells").iterdir()
+        whole = cell.read_bytes()
+        for damaged in (whole[:1000], b"text", b""):
+            cell.write_bytes(damaged)
+            again = run(*command)
+            assert again.returncode == 0 and "measured again" in again.stderr, again.stderr
+            assert (frame(Path(place) / "out.h5")["status"] == "ok").all()
+
+
+main(globals())
