@@ -26,9 +26,19 @@ def table(path):
     return cells.to_csv()
 
 
+MARK = f"KVLAB_TEST_MARK={os.getpid()}"  # in the environment of every process that this test starts
+
+
 def workers():
-    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
-    return [line for line in found.splitlines() if "__cell" in line]
+    """Workers of this test that still run; other tests may be running theirs."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"__cell" in (process / "cmdline").read_bytes() and MARK.encode() in (process / "environ").read_bytes():
+                found.append(process.name)
+        except OSError:  # it ended meanwhile
+            pass
+    return found
 
 
 def finished(cells):
@@ -37,6 +47,7 @@ def finished(cells):
 
 def test_kill_and_resume():
     random.seed(4)
+    os.environ.update([MARK.split("=")])
     with folder() as place:
         experiment = Path(place) / "e.yaml"
         experiment.write_text(EXPERIMENT)

@@ -77,7 +77,7 @@ struct Misbehave : kvlab::Codec {
       case How::hang:
         while (true) std::this_thread::sleep_for(std::chrono::seconds(1));
       case How::eat_memory:
-        for (static std::vector<std::vector<char>> eaten;;) eaten.emplace_back(std::size_t{16} << 20, 'x');
+        for (std::vector<std::vector<char>> eaten;;) eaten.emplace_back(std::size_t{16} << 20, 'x');
       case How::throws:
         throw std::runtime_error("something inside went wrong");
       case How::unsupported:
