@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Recomputes the rows of a kvlab result file from the specification, and says where they differ.
+"""Recomputes the rows of a kvlab result file from its definitions, and says where they differ.
 
     oracle.py RESULT.h5 --trace FILE.h5
 
@@ -147,7 +147,7 @@ class Comparison:
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Checks a kvlab result file against the specification.")
+    parser = argparse.ArgumentParser(description="Checks a kvlab result file against the definitions.")
     parser.add_argument("result")
     parser.add_argument("--trace", required=True, help="the trace that the rows were computed from")
     arguments = parser.parse_args()
