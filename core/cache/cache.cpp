@@ -1,7 +1,6 @@
 #include "core/cache/cache.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "core/base/error.hpp"
@@ -11,51 +10,14 @@
 namespace kvlab {
 namespace {
 
-kvlab_layer describe(const LayerShape& shape, std::uint32_t role) {
-  kvlab_layer layer{};
-  layer.struct_size = sizeof layer;
-  layer.role = role;
-  layer.layer = shape.layer;
-  layer.kv_heads = shape.kv_heads;
-  layer.query_heads = shape.query_heads;
-  layer.head_dim_keys = shape.head_dim_keys;
-  layer.head_dim_values = shape.head_dim_values;
-  layer.dtype = static_cast<kvlab_dtype>(shape.dtype);
-  layer.attention_scale = shape.attention_scale;
-  layer.window = shape.window;
-  layer.rope_style = static_cast<std::uint32_t>(shape.rope_style);
-  layer.rope_dim = static_cast<std::uint32_t>(2 * shape.inv_freq.size());
-  layer.inv_freq = shape.inv_freq.empty() ? nullptr : shape.inv_freq.data();
-  layer.seed = shape.seed;
-  layer.layer_count = 1;
-  return layer;
-}
-
 Role make_role(const std::optional<MethodSpec>& spec, const LayerShape& shape, std::uint32_t role) {
   const std::uint64_t channels = role == KVLAB_ROLE_KEYS ? shape.head_dim_keys : shape.head_dim_values;
   Role made{std::nullopt, shape.dtype, channels};
-  if (spec) made.codec.emplace(*spec, describe(shape, role));
+  if (spec) made.codec.emplace(*spec, shape.describe(role));
   return made;
 }
 
-void check_range(const char* what, std::uint64_t value, std::uint64_t most) {
-  if (value >= 1 && value <= most) return;
-  throw InputError(std::string(what) + " is " + std::to_string(value) + "; valid: 1 .. " + std::to_string(most));
-}
-
 }  // namespace
-
-void LayerShape::check() const {
-  check_range("batch", batch, std::uint64_t{1} << 20);
-  check_range("kv_heads", kv_heads, 65536);
-  check_range("query_heads", query_heads, 65536);
-  check_range("head_dim", head_dim_keys, 512);
-  check_range("head_dim", head_dim_values, 512);
-  if (query_heads % kv_heads != 0) {
-    throw InputError("query_heads " + std::to_string(query_heads) + " is not a multiple of kv_heads " +
-                     std::to_string(kv_heads));
-  }
-}
 
 LayerCache::LayerCache(const Pipeline& pipeline, const LayerShape& shape)
     : shape_((shape.check(), shape)),
@@ -63,7 +25,7 @@ LayerCache::LayerCache(const Pipeline& pipeline, const LayerShape& shape)
       keys_(make_role(pipeline.keys, shape, KVLAB_ROLE_KEYS)),
       values_(make_role(pipeline.values, shape, KVLAB_ROLE_VALUES)),
       heads_(shape.heads()) {
-  for (const auto& step : pipeline.select) selectors_.emplace_back(step.selector, describe(shape, KVLAB_ROLE_BOTH));
+  for (const auto& step : pipeline.select) selectors_.emplace_back(step.selector, shape.describe(KVLAB_ROLE_BOTH));
 }
 
 void LayerCache::prefill(const Prefill& input, ThreadPool& pool) {

@@ -33,6 +33,8 @@ struct LayerShape {
   [[nodiscard]] std::uint64_t heads() const { return batch * kv_heads; }  // (sequence, KV head) pairs
   // Throws InputError: kv_heads 1 .. 65,536, head_dim 1 .. 512, batch 1 .. 2^20, query_heads a multiple.
   void check() const;
+  // As the ABI tells it to a method of this role (KVLAB_ROLE_*). inv_freq points here.
+  [[nodiscard]] kvlab_layer describe(std::uint32_t role) const;
 };
 
 // K or V of a prefill, [batch, kv_head, token, channel], read only. Strides in elements; channels are contiguous.

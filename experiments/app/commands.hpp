@@ -29,6 +29,12 @@ void add_run(CLI::App& cli, App& app);
 void add_show(CLI::App& cli, App& app);
 void add_trace(CLI::App& cli, App& app);
 
+// `text` with blanks up to `width`, and two more: a column.
+inline std::string padded(std::string text, std::size_t width) {
+  if (text.size() < width) text.append(width - text.size(), ' ');
+  return text + "  ";
+}
+
 // The whole program.
 int run_app(int argc, char** argv, const std::string& commit);
 

@@ -1,10 +1,8 @@
 #include <iostream>
 
-#include "core/base/nearest.hpp"
 #include "experiments/app/commands.hpp"
 #include "experiments/plan/resolve.hpp"
 #include "experiments/workloads/synthetic/generator.hpp"
-#include "experiments/workloads/synthetic/synthetic.hpp"
 #include "results/schema.hpp"
 
 namespace kvlab {
@@ -20,11 +18,6 @@ const char* name_of(Registry::Candidate::State state) {
       break;
   }
   return "shadowed";
-}
-
-std::string padded(std::string text, std::size_t width) {
-  if (text.size() < width) text.append(width - text.size(), ' ');
-  return text + "  ";
 }
 
 // Columns of a result that hold a measurement.
@@ -96,66 +89,6 @@ Json list_json(const Registry& registry) {
   return json;
 }
 
-void describe_parameters(const std::vector<Parameter>& parameters) {
-  for (const auto& p : parameters) {
-    std::cout << "  " << padded(p.name, 14) << padded(kvlab::name_of(p.type), 6)
-              << padded("default " + text_of(p, p.default_value), 18) << "valid: " << range_of(p)
-              << (p.unit.empty() ? "" : " [" + p.unit + "]") << "\n  " << padded("", 14) << p.meaning << '\n';
-  }
-}
-
-void describe_method(const Method& method) {
-  std::cout << method.id << ", a " << kvlab::name_of(method.kind) << ", version " << method.version << " ("
-            << method.license << ")\n"
-            << method.summary << '\n';
-  if (!method.paper_title.empty()) std::cout << "paper: " << method.paper_title;
-  if (!method.paper_arxiv.empty()) std::cout << ", arXiv " << method.paper_arxiv;
-  if (!method.paper_title.empty()) std::cout << '\n';
-  std::cout << "library: " << method.path.string() << '\n';
-  if (method.kind == MethodKind::codec) {
-    std::cout << "attention on the bytes: keys " << (method.attend_keys != nullptr ? "yes" : "no, decoded by tiles")
-              << ", values " << (method.attend_values != nullptr ? "yes" : "no, decoded by tiles") << '\n';
-  }
-  std::cout << (method.parameters.empty() ? "no parameters\n" : "parameters\n");
-  describe_parameters(method.parameters);
-  std::cout << "example\n";
-  std::string settings;
-  for (const auto& p : method.parameters) settings += ", " + p.name + ": " + text_of(p, p.default_value);
-  if (method.kind == MethodKind::codec) {
-    std::cout << "  pipelines:\n    mine:\n      codec: {method: " << method.id << settings << "}\n";
-  } else {
-    std::cout << "  pipelines:\n    mine:\n      cache: {sinks: 4, tail: 64}\n      select:\n        - {method: "
-              << method.id << ", keep: 0.5" << settings << "}\n";
-  }
-}
-
-void describe_generator(const Generator& generator) {
-  std::cout << generator.name << ", a workload generator, version " << generator.version << '\n'
-            << generator.summary << "\nknown answer: " << generator.known_answer << "\nparameters\n";
-  describe_parameters(common_parameters());
-  std::cout << "  " << padded("prefill", 14) << padded("int", 6) << padded("default tokens", 18)
-            << "valid: 1 .. tokens\n"
-            << "  " << padded("", 14) << "tokens that are compressed; judged queries come after them\n";
-  describe_parameters(generator.parameters);
-  std::cout << "example\n  workloads:\n    mine: {synthetic: " << generator.name << ", tokens: 4096}\n";
-}
-
-void describe(const std::string& name, const Registry& registry) {
-  if (const Method* method = registry.find(name)) {
-    describe_method(*method);
-    return;
-  }
-  std::vector<std::string> names = registry.ids();
-  for (const auto& generator : generators()) {
-    if (generator.name == name) {
-      describe_generator(generator);
-      return;
-    }
-    names.push_back(generator.name);
-  }
-  throw InputError("describe: there is no method or generator '" + name + "'" + suggestion(name, names));
-}
-
 }  // namespace
 
 void add_list(CLI::App& cli, App& app) {
@@ -170,13 +103,6 @@ void add_list(CLI::App& cli, App& app) {
       list_for_people(registry);
     }
   });
-}
-
-void add_describe(CLI::App& cli, App& app) {
-  auto* command = cli.add_subcommand("describe", "a method's or generator's parameters, paper, an example");
-  auto name = std::make_shared<std::string>();
-  command->add_option("NAME", *name, "method or generator")->required();
-  command->callback([&app, name] { describe(*name, app.registry()); });
 }
 
 }  // namespace kvlab

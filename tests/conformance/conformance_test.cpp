@@ -49,21 +49,6 @@ std::vector<MethodSpec> settings(const Method& method) {
   return all;
 }
 
-kvlab_layer layer_of(const LayerShape& shape, std::uint32_t role) {
-  kvlab_layer layer{};
-  layer.struct_size = sizeof layer;
-  layer.role = role;
-  layer.kv_heads = shape.kv_heads;
-  layer.query_heads = shape.query_heads;
-  layer.head_dim_keys = shape.head_dim_keys;
-  layer.head_dim_values = shape.head_dim_values;
-  layer.dtype = static_cast<kvlab_dtype>(shape.dtype);
-  layer.attention_scale = shape.attention_scale;
-  layer.seed = shape.seed;
-  layer.layer_count = 1;
-  return layer;
-}
-
 struct Scratch {
   Buffer buffer;
   void* of(std::uint64_t bytes) { return buffer.ensure<std::byte>(bytes); }
@@ -79,7 +64,7 @@ struct Encoded {
 class CodecCheck {
  public:
   CodecCheck(const MethodSpec& spec, const LayerShape& shape, std::uint32_t role)
-      : codec_(spec, layer_of(shape, role)),
+      : codec_(spec, shape.describe(role)),
         shape_(shape),
         channels_(role == KVLAB_ROLE_KEYS ? shape.head_dim_keys : shape.head_dim_values) {}
 

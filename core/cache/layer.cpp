@@ -1,0 +1,49 @@
+#include "core/cache/layer.hpp"
+
+#include <string>
+
+#include "core/base/error.hpp"
+
+namespace kvlab {
+namespace {
+
+void check_range(const char* what, std::uint64_t value, std::uint64_t most) {
+  if (value >= 1 && value <= most) return;
+  throw InputError(std::string(what) + " is " + std::to_string(value) + "; valid: 1 .. " + std::to_string(most));
+}
+
+}  // namespace
+
+void LayerShape::check() const {
+  check_range("batch", batch, std::uint64_t{1} << 20);
+  check_range("kv_heads", kv_heads, 65536);
+  check_range("query_heads", query_heads, 65536);
+  check_range("head_dim", head_dim_keys, 512);
+  check_range("head_dim", head_dim_values, 512);
+  if (query_heads % kv_heads != 0) {
+    throw InputError("query_heads " + std::to_string(query_heads) + " is not a multiple of kv_heads " +
+                     std::to_string(kv_heads));
+  }
+}
+
+kvlab_layer LayerShape::describe(std::uint32_t role) const {
+  kvlab_layer described{};
+  described.struct_size = sizeof described;
+  described.role = role;
+  described.layer = layer;
+  described.kv_heads = kv_heads;
+  described.query_heads = query_heads;
+  described.head_dim_keys = head_dim_keys;
+  described.head_dim_values = head_dim_values;
+  described.dtype = static_cast<kvlab_dtype>(dtype);
+  described.attention_scale = attention_scale;
+  described.window = window;
+  described.rope_style = static_cast<std::uint32_t>(rope_style);
+  described.rope_dim = static_cast<std::uint32_t>(2 * inv_freq.size());
+  described.inv_freq = inv_freq.empty() ? nullptr : inv_freq.data();
+  described.seed = seed;
+  described.layer_count = 1;
+  return described;
+}
+
+}  // namespace kvlab
