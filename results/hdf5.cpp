@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <fstream>
 #include <utility>
 
 #include "core/base/error.hpp"
@@ -107,11 +108,27 @@ Object& Object::operator=(Object&& other) noexcept {
 
 void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
 
-Object create_file(const std::filesystem::path& path) {
+Object create_file() {
   const Object properties = owned(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "no file properties");
   H5Pset_link_creation_order(properties.id(), H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED);
-  return owned(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, properties.id(), H5P_DEFAULT), H5Fclose,
-               path.string() + ": cannot be written");
+  const Object access = owned(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "no file properties");
+  constexpr std::size_t step = std::size_t{1} << 20;
+  check(H5Pset_fapl_core(access.id(), step, 0), "no files in memory");
+  return owned(H5Fcreate("in memory", H5F_ACC_TRUNC, properties.id(), access.id()), H5Fclose,
+               "a file in memory cannot be made");
+}
+
+void save_file(const Object& file, const std::filesystem::path& path) {
+  check(H5Fflush(file.id(), H5F_SCOPE_GLOBAL), path.string() + ": cannot be written");
+  const ssize_t size = H5Fget_file_image(file.id(), nullptr, 0);
+  std::vector<char> image(size > 0 ? static_cast<std::size_t>(size) : 0);
+  if (size <= 0 || H5Fget_file_image(file.id(), image.data(), image.size()) != size) {
+    fail(path.string() + ": cannot be written");
+  }
+  std::ofstream out(path, std::ios::binary);
+  out.write(image.data(), size);
+  out.close();
+  if (!out) fail(path.string() + ": cannot be written; is the disk full?");
 }
 
 Object open_file(const std::filesystem::path& path) {
@@ -229,16 +246,6 @@ void write_text(const Object& group, const std::string& name, const std::string&
             H5Dclose, "dataset " + name + " cannot be written");
   const char* pointer = text.c_str();
   check(H5Dwrite(dataset.id(), type.id(), H5S_ALL, H5S_ALL, H5P_DEFAULT, &pointer), name + " cannot be written");
-}
-
-std::string read_text(const Object& group, const std::string& name) {
-  const Object dataset = open_dataset(group, name);
-  const Object type = owned(H5Dget_type(dataset.id()), H5Tclose, name + " has no type");
-  if (!shape_of(dataset).empty()) fail(name + " is not a single text");
-  return read_any_strings(
-             type.id(), 1, name,
-             [&](hid_t memory, void* out) { return H5Dread(dataset.id(), memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, out); })
-      .front();
 }
 
 std::vector<double> read_reals(const Object& dataset) {

@@ -32,8 +32,10 @@ class Object {
 
 void silence();  // once a process, before any call: errors are thrown, not printed
 
-Object create_file(const std::filesystem::path& path);  // replaces; objects keep their order of creation
-Object open_file(const std::filesystem::path& path);    // to read
+Object create_file();  // in memory, until saved; objects keep their order of creation
+// Writes the file's image to `path`. The library's own writing reports a full disk only when it is too late.
+void save_file(const Object& file, const std::filesystem::path& path);
+Object open_file(const std::filesystem::path& path);  // to read
 Object create_group(const Object& parent, const std::string& name);
 Object open_group(const Object& parent, const std::string& name);
 Object open_dataset(const Object& parent, const std::string& name);
@@ -55,7 +57,6 @@ Object write_column(const Object& group, const std::string& name, const std::vec
 Object write_column(const Object& group, const std::string& name, const std::vector<std::int64_t>& values);
 Object write_column(const Object& group, const std::string& name, const std::vector<std::string>& values);
 void write_text(const Object& group, const std::string& name, const std::string& text);
-std::string read_text(const Object& group, const std::string& name);
 std::vector<double> read_reals(const Object& dataset);
 std::vector<std::int64_t> read_integers(const Object& dataset);
 std::vector<std::string> read_strings(const Object& dataset);

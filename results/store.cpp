@@ -92,10 +92,11 @@ void write_atomically(const std::filesystem::path& path,
 
 void write_cell(const std::filesystem::path& path, const CellRecord& record) {
   write_atomically(path, [&](const std::filesystem::path& aside) {
-    const h5::Object file = h5::create_file(aside);
+    const h5::Object file = h5::create_file();
     h5::write_attribute(file, "format", std::string("kvlab-cell"));
     h5::write_attribute(file, "version", format_version);
     write_tables(file, cell_columns(), {record});
+    h5::save_file(file, aside);
   });
 }
 
@@ -119,7 +120,7 @@ void write_run(const std::filesystem::path& path, const RunInfo& info, const std
   const auto place = std::find_if(columns.begin(), columns.end(), [](const auto& c) { return c.name == "parameters"; });
   columns.insert(place + 1, info.swept.begin(), info.swept.end());
   write_atomically(path, [&](const std::filesystem::path& aside) {
-    const h5::Object file = h5::create_file(aside);
+    const h5::Object file = h5::create_file();
     h5::write_attribute(file, "format", std::string("kvlab-results"));
     h5::write_attribute(file, "version", format_version);
     for (const auto& [name, value] : info.attributes) {
@@ -129,6 +130,7 @@ void write_run(const std::filesystem::path& path, const RunInfo& info, const std
     h5::write_text(experiment, "source", info.source);
     h5::write_text(experiment, "expanded", info.expanded);
     write_tables(file, columns, cells);
+    h5::save_file(file, aside);
   });
 }
 

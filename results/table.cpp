@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "core/base/error.hpp"
+#include "core/base/nearest.hpp"
 
 namespace kvlab {
 namespace {
@@ -137,7 +138,7 @@ Table read_table(const h5::Object& file, const std::string& name) {
 }
 
 std::string text_for_people(const Value& value) {
-  if (const auto* text = std::get_if<std::string>(&value)) return *text;
+  if (const auto* text = std::get_if<std::string>(&value)) return printable(*text);
   if (const auto* integer = std::get_if<std::int64_t>(&value)) return std::to_string(*integer);
   const double real = std::get<double>(value);
   if (std::isnan(real)) return "-";

@@ -41,6 +41,30 @@ std::string suggestion(std::string_view wrong, std::span<const std::string> cand
   return "; valid: " + join(candidates);
 }
 
+std::string printable(std::string_view text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size();) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    std::size_t length = byte < 0x80U                    ? 1
+                         : byte >= 0xF0U && byte < 0xF5U ? 4
+                         : byte >= 0xE0U                 ? 3
+                         : byte >= 0xC2U                 ? 2
+                                                         : 0;
+    if (byte >= 0xF5U || i + length > text.size()) length = 0;
+    for (std::size_t j = 1; j < length; ++j) {
+      if ((static_cast<unsigned char>(text[i + j]) & 0xC0U) != 0x80U) length = 0;
+    }
+    if (length == 0 || byte < 0x20U || byte == 0x7FU) {
+      out += byte == '\n' ? ' ' : '?';
+      ++i;
+    } else {
+      out += text.substr(i, length);
+      i += length;
+    }
+  }
+  return out;
+}
+
 std::string join(std::span<const std::string> items, std::string_view separator) {
   std::string joined;
   for (const auto& item : items) {

@@ -16,6 +16,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string>
 
 #include "core/base/vector.hpp"
 
@@ -97,6 +98,7 @@ class HeadAttention {
  private:
   void set_up();
   void score_next_tile();
+  void check_scores(const Tiles::Tile& tile) const;
   void mask_window(const Tiles::Tile& tile);
   void weigh(const Tiles::Tile& tile);
   void add(const Tiles::Tile& tile);
@@ -173,8 +175,22 @@ void HeadAttention::score_next_tile() {
       for (std::uint64_t t = 0; t < tile.count; ++t) scores[t] = dot(query, rows + t * keys_.channels, keys_.channels);
     }
   }
+  check_scores(tile);
   if (shape_.window > 0) mask_window(tile);
   scored_ = tile.end();
+}
+
+// Minus infinity is what the host masks with; a method's own would pass for it.
+void HeadAttention::check_scores(const Tiles::Tile& tile) const {
+  for (std::uint64_t q = 0; q < queries_.count; ++q) {
+    const float* scores = pending(q, tile.first);
+    for (std::uint64_t t = 0; t < tile.count; ++t) {
+      if (!std::isfinite(scores[t])) {
+        throw MethodError(KVLAB_INTERNAL, "an attention score is not finite in layer " + std::to_string(shape_.layer) +
+                                              ", KV head " + std::to_string(kv_head_));
+      }
+    }
+  }
 }
 
 // A query at position p of a layer with window W sees positions > p - W.

@@ -38,8 +38,15 @@ void check(kvlab_status status, const Method& method, const char* call, const Me
   throw MethodError(status, method.id + ": " + (text.empty() ? std::string(call) + " failed without a reason" : text));
 }
 
+constexpr std::uint64_t scratch_limit = std::uint64_t{1} << 32;
+
+// Sizes that a method asks for: what is multiplied with them must not overflow.
+std::uint64_t bounded(std::uint64_t bytes, const Method& method, const char* what) {
+  if (bytes > scratch_limit) misbehaved(method, std::string(what) + " is above 4 GiB");
+  return bytes;
+}
+
 void check_traits(const Method& method, const kvlab_codec_traits& traits) {
-  constexpr std::uint64_t scratch_limit = std::uint64_t{1} << 32;
   if (traits.struct_size < sizeof traits) misbehaved(method, "its traits have the wrong struct_size");
   if (traits.block_tokens == 0 || traits.block_tokens > UINT32_MAX) {
     misbehaved(method, "block_tokens is " + std::to_string(traits.block_tokens) + "; valid: 1 .. 4294967295");
@@ -78,7 +85,10 @@ void CodecInstance::encode(const kvlab_encode_in& in, kvlab_encode_out& out) con
   Message message;
   check(functions_->encode(codec_.get(), &in, &out, message.out()), *method_, "encode", message);
   if (out.size > out.capacity) misbehaved(*method_, "encode wrote more than bound() said");
-  if (out.parts.payload + out.parts.scales + out.parts.indices + out.parts.bases != out.size) {
+  const kvlab_parts& parts = out.parts;
+  const bool wraps =
+      parts.payload > out.size || parts.scales > out.size || parts.indices > out.size || parts.bases > out.size;
+  if (wraps || out.parts.payload + out.parts.scales + out.parts.indices + out.parts.bases != out.size) {
     misbehaved(*method_, "encode's parts do not add up to its size");
   }
 }
@@ -91,7 +101,7 @@ void CodecInstance::decode(const kvlab_block& block, std::uint64_t first, std::u
 }
 
 std::uint64_t CodecInstance::prepared_bytes(std::uint64_t queries) const {
-  return method_->attend_keys->prepared_bytes(codec_.get(), queries);
+  return bounded(method_->attend_keys->prepared_bytes(codec_.get(), queries), *method_, "prepared_bytes");
 }
 
 void CodecInstance::prepare(std::uint32_t kv_head, const float* queries, std::uint64_t count, void* prepared,
@@ -109,7 +119,9 @@ void CodecInstance::scores(const void* prepared, std::uint64_t queries, const kv
         *method_, "scores", message);
 }
 
-std::uint64_t CodecInstance::width() const { return method_->attend_values->width(codec_.get()); }
+std::uint64_t CodecInstance::width() const {
+  return bounded(method_->attend_values->width(codec_.get()), *method_, "width");
+}
 
 void CodecInstance::accumulate(const float* weights, std::uint64_t queries, std::uint64_t weight_stride,
                                const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* accumulator,
@@ -138,7 +150,7 @@ SelectorInstance::SelectorInstance(const MethodSpec& spec, const kvlab_layer& la
 }
 
 std::uint64_t SelectorInstance::scratch(std::uint64_t tokens, std::uint64_t observed) const {
-  return functions_->scratch(selector_.get(), tokens, observed);
+  return bounded(functions_->scratch(selector_.get(), tokens, observed), *method_, "scratch");
 }
 
 void SelectorInstance::scores(const kvlab_selector_in& in, std::span<float> scores) const {

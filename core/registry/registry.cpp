@@ -42,6 +42,9 @@ std::string reason_against(const fs::path& library) {
 }  // namespace
 
 std::vector<fs::path> plugin_search_path(const std::vector<fs::path>& first) {
+  for (const auto& entry : first) {
+    if (!fs::exists(entry)) throw InputError("--plugins " + entry.string() + ": there is no such file or folder");
+  }
   std::vector<fs::path> path = first;
   if (const char* variable = std::getenv("KVLAB_PLUGIN_PATH"); variable != nullptr) {
     std::istringstream entries(variable);

@@ -17,7 +17,7 @@ namespace {
 constexpr int refused = 2;
 
 int refuse_line(const std::string& line) {
-  std::cerr << "kvlab: " << line << '\n';
+  std::cerr << "kvlab: " << printable(line) << '\n';
   return refused;
 }
 
@@ -59,6 +59,10 @@ std::string explain(const CLI::App& cli, const CLI::ParseError& error, int argc,
 int parse_and_run(CLI::App& cli, App& app, int argc, char** argv) {
   try {
     cli.parse(argc, argv);
+    if (!std::cout.flush()) {
+      std::cerr << "kvlab: the output cannot be written\n";
+      return 1;
+    }
     return app.exit_code;
   } catch (const CLI::CallForHelp& help) {
     return cli.exit(help);
@@ -95,7 +99,7 @@ int run_app(int argc, char** argv, const std::string& commit) {
   } catch (const InputError& error) {
     return refuse_line(error.what());
   } catch (const std::exception& error) {
-    std::cerr << "kvlab: " << error.what() << '\n';
+    std::cerr << "kvlab: " << printable(error.what()) << '\n';
     return 1;
   }
 }

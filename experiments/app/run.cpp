@@ -13,7 +13,7 @@ struct Options {
   std::vector<std::string> assignments;
   std::string only;
   std::string output;
-  std::size_t jobs = 1;
+  std::int64_t jobs = 1;
   bool force = false;
   bool fresh = false;
   bool retry = false;
@@ -40,13 +40,17 @@ std::filesystem::path output_of(const Options& options, const Experiment& experi
 }
 
 int run(const Options& options, const App& app) {
-  if (options.jobs < 1) throw InputError("--jobs 0: valid: from 1");
+  constexpr std::int64_t most_jobs = 1024;
+  if (options.jobs < 1 || options.jobs > most_jobs) {
+    throw InputError("--jobs " + std::to_string(options.jobs) + ": valid: 1 .. " + std::to_string(most_jobs));
+  }
   const Registry registry = app.registry();
   const Experiment experiment = load_experiment(options.file, options.assignments);
   const Plan plan = make_plan(experiment, registry, options.force, options.only);
   const std::filesystem::path output = output_of(options, experiment);
   const int code =
-      run_plan(experiment, plan, {output, options.jobs, options.fresh, options.retry, app.command, app.commit});
+      run_plan(experiment, plan,
+               {output, static_cast<std::size_t>(options.jobs), options.fresh, options.retry, app.command, app.commit});
   if (code == 130) return code;
   show(read_run(output), {}, std::cout);
   std::cerr << "written: " << output.string() << '\n';

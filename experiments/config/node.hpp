@@ -43,9 +43,6 @@ const char* name_of(Node::Kind kind);  // a value, a list, a map, nothing
 Node load_yaml_file(const std::string& path);
 Node parse_yaml_value(const std::string& text, const std::string& place);
 
-// Back to YAML, without comments.
-std::string to_yaml(const Node& node);
-
 // "a.b.0.c" -> {"a", "b", "0", "c"}
 std::vector<std::string> split_path(std::string_view path);
 

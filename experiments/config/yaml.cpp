@@ -9,6 +9,7 @@
 namespace kvlab {
 namespace {
 
+constexpr std::size_t most_depth = 64;
 constexpr std::size_t most_values = 1'000'000;  // aliases of aliases can grow without bound
 
 class Converter {
@@ -19,6 +20,8 @@ class Converter {
   Node convert(const YAML::Node& yaml) {
     Node node;
     node.place = place_of(yaml.Mark());
+    if (depth_ == most_depth) refuse(node, "more than 64 levels of nesting (an alias within itself?)");
+    ++depth_;
     if (++count_ > most_values) refuse(node, "the file grows beyond a million values");
     switch (yaml.Type()) {
       case YAML::NodeType::Scalar:
@@ -37,6 +40,7 @@ class Converter {
       case YAML::NodeType::Undefined:
         break;
     }
+    --depth_;
     return node;
   }
 
@@ -61,6 +65,7 @@ class Converter {
   std::string file_;
   std::string place_;
   std::size_t count_ = 0;
+  std::size_t depth_ = 0;
 };
 
 Node parse(const std::string& text, const std::string& file, const std::string& place) {
@@ -73,30 +78,6 @@ Node parse(const std::string& text, const std::string& file, const std::string& 
     return converter.convert(documents.front());
   } catch (const YAML::Exception& error) {
     throw InputError(converter.place_of(error.mark) + ": this is not YAML: " + error.msg);
-  }
-}
-
-void emit(YAML::Emitter& out, const Node& node) {
-  switch (node.kind) {
-    case Node::Kind::null:
-      out << YAML::Null;
-      break;
-    case Node::Kind::scalar:
-      out << node.scalar;
-      break;
-    case Node::Kind::list:
-      out << YAML::Flow << YAML::BeginSeq;
-      for (const auto& item : node.items) emit(out, item);
-      out << YAML::EndSeq;
-      break;
-    case Node::Kind::map:
-      out << YAML::BeginMap;
-      for (const auto& [key, value] : node.entries) {
-        out << YAML::Key << key << YAML::Value;
-        emit(out, value);
-      }
-      out << YAML::EndMap;
-      break;
   }
 }
 
@@ -114,11 +95,5 @@ Node load_yaml_file(const std::string& path) {
 }
 
 Node parse_yaml_value(const std::string& text, const std::string& place) { return parse(text, "", place); }
-
-std::string to_yaml(const Node& node) {
-  YAML::Emitter out;
-  emit(out, node);
-  return std::string(out.c_str()) + "\n";
-}
 
 }  // namespace kvlab

@@ -9,7 +9,8 @@
 namespace kvlab {
 namespace {
 
-constexpr std::size_t most_values = 10'000;  // of one range
+constexpr std::size_t most_variants = 10'000'000;  // whatever is forced
+constexpr std::size_t most_values = 10'000;        // of one range
 
 // Paths that take their values together: one sweep, or one zip.
 struct Axis {
@@ -121,6 +122,7 @@ Axis zip_axis(const Node& zip, const Node& tree) {
 }  // namespace
 
 std::vector<Variant> expand(const Node& tree, const std::string& what, std::size_t most) {
+  if (is_sweep(tree)) refuse(tree, what + " is a sweep as a whole; sweep the values in it, or give each a label");
   Node bare = tree;
   std::vector<Axis> axes;
   const auto zip =
@@ -136,6 +138,7 @@ std::vector<Variant> expand(const Node& tree, const std::string& what, std::size
   std::size_t count = 1;
   std::vector<std::string> swept;
   for (const auto& axis : axes) {
+    if (count * axis.values.size() > most_variants) refuse(tree, what + " has more than 10,000,000 variants");
     count *= axis.values.size();
     if (most != 0 && count > most) {
       refuse(tree, what + " has more than " + std::to_string(most) + " variants; --force runs them all the same");

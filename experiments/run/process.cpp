@@ -72,7 +72,13 @@ WorkerProcess::WorkerProcess(const Job& job, const WorkerLimits& limits, int tim
   std::array<char, 6> name{"kvlab"};
   std::array<char, 8> command{"__cell"};
   const std::array<char*, 3> arguments{name.data(), command.data(), nullptr};
-  const int failure = posix_spawn(&pid_, "/proc/self/exe", &actions, nullptr, arguments.data(), environ);
+  // A group of its own: a Ctrl-C is the runner's to answer, and whatever a plugin starts is killed with its worker.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  const int failure = posix_spawn(&pid_, "/proc/self/exe", &actions, &attributes, arguments.data(), environ);
+  posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   close(input);
   close(pipe[1]);
@@ -128,7 +134,7 @@ std::optional<WorkerProcess::End> WorkerProcess::over_limit() const {
 }
 
 void WorkerProcess::kill_and_wait() {
-  kill(pid_, SIGKILL);
+  kill(-pid_, SIGKILL);
   waitpid(pid_, nullptr, 0);
   pid_ = -1;
 }

@@ -16,6 +16,8 @@
 #include <thread>
 
 #include "core/base/child.hpp"
+#include "core/base/error.hpp"
+#include "core/base/nearest.hpp"
 #include "core/version.hpp"
 #include "experiments/measure/machine.hpp"
 #include "experiments/run/process.hpp"
@@ -44,7 +46,10 @@ class Runner {
 
   int run() {
     started_ = utc_now();
-    std::filesystem::create_directories(folder_);
+    std::error_code failure;
+    std::filesystem::create_directories(folder_, failure);
+    if (failure) throw InputError(folder_.string() + ": cannot be made: " + failure.message());
+    if (std::filesystem::is_directory(options_.output)) throw InputError(options_.output.string() + ": is a folder");
     choose_pending();
     if (!pending_.empty()) {
       measure_machine();
@@ -88,6 +93,7 @@ class Runner {
   std::list<Running> running_;
   std::unique_ptr<Progress> progress_;
   std::size_t finished_ = 0;
+  std::size_t jobs_ = 1;
   WorkerLimits limits_{};
   int timing_fd_ = -1;
   double peak_read_ = std::numeric_limits<double>::quiet_NaN();
@@ -126,10 +132,11 @@ void Runner::measure_machine() {
     peak_read_ = peak.read;
     peak_copy_ = peak.copy;
   }
-  const double share = 0.8 / static_cast<double>(options_.jobs);
+  jobs_ = std::min(options_.jobs, pending_.size());
+  const double share = 0.8 / static_cast<double>(jobs_);
   const auto free_share = static_cast<std::uint64_t>(share * static_cast<double>(available_memory_bytes()));
   limits_ = {experiment_.limits.seconds, experiment_.limits.memory.value_or(free_share)};
-  if (options_.jobs > 1) timing_fd_ = memfd_create("kvlab-timing", MFD_CLOEXEC);
+  if (jobs_ > 1) timing_fd_ = memfd_create("kvlab-timing", MFD_CLOEXEC);
 }
 
 // False when interrupted; the workers are dead then.
@@ -146,7 +153,7 @@ bool Runner::run_pending() {
       progress_.reset();
       return false;
     }
-    while (next < pending_.size() && running_.size() < options_.jobs) start(*pending_[next++]);
+    while (next < pending_.size() && running_.size() < jobs_) start(*pending_[next++]);
     if (!collect()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     progress_->tick();
   }
@@ -156,6 +163,8 @@ bool Runner::run_pending() {
 
 void Runner::start(const Cell& cell) {
   progress_->started(cell.name());
+  std::error_code ignored;
+  std::filesystem::remove(file_of(cell), ignored);  // a failed one's, under --retry
   running_.push_back({&cell, WorkerProcess(job_of(cell), limits_, timing_fd_)});
 }
 
@@ -168,6 +177,7 @@ bool Runner::collect() {
       ++it;
       continue;
     }
+    if (interrupted != 0 && end->status != Status::ok) return any;  // it may have died of the same signal
     const Cell& cell = *it->cell;
     if (end->status == Status::ok && !std::filesystem::exists(file_of(cell))) {
       end = WorkerProcess::End{Status::crashed, "the worker ended without a result"};
@@ -186,7 +196,7 @@ bool Runner::collect() {
 void Runner::record_death(const Cell& cell, const WorkerProcess::End& end) {
   Row row = cell.row();
   row["status"] = std::string(name_of(end.status));
-  row["reason"] = end.reason;
+  row["reason"] = printable(end.reason);
   write_cell(file_of(cell), {row, {}, {}});
 }
 

@@ -9,6 +9,7 @@
 #include <new>
 
 #include "core/base/error.hpp"
+#include "core/base/nearest.hpp"
 #include "experiments/run/job.hpp"
 #include "experiments/run/measurement.hpp"
 
@@ -32,7 +33,7 @@ CellRecord attempt(const Job& job) {
   const auto give_up = [&](Status status, const std::string& reason) {
     record = {job.row, {}, {}};
     record.cell["status"] = std::string(name_of(status));
-    record.cell["reason"] = reason;
+    record.cell["reason"] = printable(reason);
   };
   record.cell = job.row;
   record.cell["status"] = std::string(name_of(Status::ok));
@@ -55,7 +56,6 @@ int run_worker() {
   const Job job = parse_job(std::string(std::istreambuf_iterator<char>(std::cin), {}));
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != job.parent) return 1;  // the runner died before this line
-  signal(SIGINT, SIG_IGN);                // the runner decides
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   write_cell(job.cell_file, attempt(job));

@@ -22,7 +22,8 @@
  * Growing           Every struct that may grow starts with its own size; a host reads a field only where the size says
  *                   that it is there. Abilities are found by id. Before kvlab 1.0 KVLAB_ABI_VERSION changes whenever
  *                   this file does in meaning, and a host loads only its own version.
- * Reserved          A field marked so must be zero (null); the host refuses what sets it, until it is built.
+ * Reserved          A field marked so must be zero (null); traits, kinds and abilities that are reserved are refused
+ *                   until they are built, other reserved fields are not read.
  */
 #ifndef KVLAB_ABI_H
 #define KVLAB_ABI_H

@@ -62,10 +62,12 @@ std::string check_trace(const fs::path& path) {
   const std::string stamp = stamp_of(path);
   const std::string key = fs::absolute(path).lexically_normal().string();
   json cache = read_cache();
-  if (cache.contains(key) && cache[key].is_object() && cache[key].value("stamp", "") == stamp) {
-    const std::string hash = cache[key].value("hash", "");
-    if (!hash.empty()) return hash;
-  }
+  const auto text = [&](const char* field) {
+    const json entry = cache.contains(key) ? cache[key] : json();
+    return entry.is_object() && entry.contains(field) && entry[field].is_string() ? entry[field].get<std::string>()
+                                                                                  : "";
+  };
+  if (text("stamp") == stamp && !text("hash").empty()) return text("hash");
   const ChildResult result = in_child(
       [&] {
         h5::silence();
