@@ -160,7 +160,7 @@ TEST(Numbers, QuantizeIsTheNearestLevelOnAwkwardShapes) {
             double largest = 0;
             for (std::uint64_t j = begin; j < end; ++j)
               largest = std::max(largest, std::fabs(static_cast<double>(data.keys[j])));
-            const double step = largest / ((1 << (bits - 1)) - 1);
+            const double step = largest / (std::ldexp(1.0, bits - 1) - 1);
             const double level = step == 0 ? 0 : std::nearbyint(data.keys[i] / step) * step;
             ASSERT_NEAR(result.rows[i], level, step * 0.5001) << bits << ' ' << group;
             ASSERT_LE(std::fabs(result.rows[i] - data.keys[i]), step * 0.5001) << bits << ' ' << group;
