@@ -12,6 +12,9 @@
 
 namespace kvlab {
 
+// Cores that this process may run on, at least 1.
+std::size_t allowed_cores();
+
 class ThreadPool {
  public:
   // The caller works too: `threads` = 1 starts none. 0 means one a core that this process may run on.

@@ -30,7 +30,6 @@ class CodecInstance {
  public:
   CodecInstance(const MethodSpec& spec, const kvlab_layer& layer);
 
-  [[nodiscard]] const Method& method() const { return *method_; }
   [[nodiscard]] const kvlab_codec_traits& traits() const { return traits_; }
   [[nodiscard]] bool attends_keys() const { return method_->attend_keys != nullptr; }
   [[nodiscard]] bool attends_values() const { return method_->attend_values != nullptr; }
@@ -63,7 +62,6 @@ class SelectorInstance {
  public:
   SelectorInstance(const MethodSpec& spec, const kvlab_layer& layer);
 
-  [[nodiscard]] const Method& method() const { return *method_; }
   [[nodiscard]] std::uint32_t reads() const { return reads_; }
   [[nodiscard]] std::uint64_t scratch(std::uint64_t tokens, std::uint64_t observed) const;
   // A NaN among the scores is a MethodError.

@@ -149,6 +149,8 @@ void make_method(const std::string& name, const std::string& kind) {
   if (name.front() < 'a' || name.front() > 'z' || !std::all_of(name.begin(), name.end(), lower)) {
     throw InputError("new: '" + name + "' is not of the form [a-z][a-z0-9_]*");
   }
+  constexpr std::size_t longest = 64;
+  if (name.size() > longest) throw InputError("new: '" + name + "' is longer than 64 letters");
   const fs::path folder = methods / name;
   if (fs::exists(folder)) throw InputError("new: " + folder.string() + " is there already");
   fs::create_directory(folder);

@@ -87,7 +87,7 @@ TEST_F(ConfigTest, RefusesTopLevelMistakes) {
 TEST_F(ConfigTest, RefusesWrongPipelines) {
   EXPECT_EQ(refusal(with_pipelines("  p: {}\n  p: {}\n")), "E:7:3: 'p' stands here a second time");
   EXPECT_EQ(refusal(with_pipelines("  a.b: {}\n")),
-            "E:6:8: a pipeline's label 'a.b' is not of the form [A-Za-z0-9_-]+");
+            "E:6:3: a pipeline's label 'a.b' is not of the form [A-Za-z0-9_-]+");
   EXPECT_EQ(refusal(with_pipelines("  p:\n")), "E:6:3: pipeline 'p' is nothing, not a map");
   EXPECT_EQ(refusal(with_pipelines("  p: {codecs: {}}\n")),
             "E:6:7: pipeline 'p' has no 'codecs'; the nearest valid name is 'codec'");
@@ -164,6 +164,11 @@ TEST_F(ConfigTest, SweepsAndZipsMultiplyOut) {
   EXPECT_EQ(columns[0].name, "codec.bits");
   EXPECT_EQ(columns[2].type, ColumnType::text);
 
+  const Plan tiny = plan(with_workloads(
+      "  w: {synthetic: spectrum, tokens: 8, head_dim: 4, decay: {sweep: {from: 1e-13, to: 1e-11, times: 10}}}\n"));
+  ASSERT_EQ(tiny.cells.size(), 3U);
+  EXPECT_EQ(tiny.cells[2].parameters["workload"]["decay"], 1e-11);
+
   const Plan range =
       plan(with_workloads("  w: {synthetic: gaussian, tokens: {sweep: {from: 32, to: 256, times: 2}}}\n"));
   ASSERT_EQ(range.cells.size(), 4U);
@@ -179,6 +184,8 @@ TEST_F(ConfigTest, RefusesWrongSweeps) {
     return refusal(with_pipelines("  p: {codec: {method: quantize, bits: " + value + "}}\n"));
   };
   EXPECT_EQ(bits("{sweep: []}"), "E:6:47: a sweep has no values, so the grid has no cells");
+  EXPECT_EQ(refusal(with_pipelines("  p: {sweep: [{}, {}]}\n")),
+            "E:6:6: pipeline 'p' is a sweep as a whole; sweep the values in it, or give each a label");
   EXPECT_EQ(bits("{sweep: 4}"), "E:6:47: a sweep is a value, not a list");
   EXPECT_EQ(bits("{sweep: [4], also: 1}"), "E:6:52: a sweep has no 'also'; valid: sweep");
   EXPECT_EQ(bits("{sweep: [8, 7]}"), "E:6:51: bits is 7; the nearest valid value is 6 (valid: 2, 3, 4, 5, 6, 8)");
@@ -233,6 +240,7 @@ TEST_F(ConfigTest, AliasesMayNotGrowWithoutBound) {
     bomb += line + "]\n";
   }
   EXPECT_NE(refusal(bomb).find("grows beyond a million values"), std::string::npos);
+  EXPECT_NE(refusal("a: &a [*a]\n").find("more than 64 levels of nesting"), std::string::npos);
 }
 
 }  // namespace

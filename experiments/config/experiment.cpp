@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
-#include <sstream>
 
 #include "core/base/nearest.hpp"
 #include "experiments/config/reader.hpp"
@@ -33,7 +32,9 @@ std::vector<Entry> read_labelled(const Node& node, const std::string& what) {
   require_map(node, what + "s");
   if (node.entries.empty()) refuse(node, "there are no " + what + "s, so the grid has no cells");
   for (const auto& [label, value] : node.entries) {
-    check_label(value, label, "a " + what + "'s label");
+    Node key;
+    key.place = value.key_place;
+    check_label(key, label, "a " + what + "'s label");
     require_map(value, what + " '" + label + "'");
   }
   return node.entries;
@@ -64,11 +65,17 @@ Limits read_limits(const Node& node) {
   return limits;
 }
 
+// The whole file, read once: what is parsed is what the result keeps. It may be a pipe.
 std::string text_of_file(const std::string& path) {
-  const std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
+  constexpr std::size_t limit = std::size_t{16} << 20;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw InputError(path + ": cannot be read");
+  std::string text(limit + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<std::size_t>(file.gcount()));
+  if (text.empty()) throw InputError(path + ": it is empty, or is no file");
+  if (text.size() > limit) throw InputError(path + ": it is larger than 16 MiB");
+  return text;
 }
 
 }  // namespace
@@ -76,8 +83,8 @@ std::string text_of_file(const std::string& path) {
 Experiment load_experiment(const std::string& file, const std::vector<std::string>& assignments) {
   Experiment experiment;
   experiment.file = file;
-  experiment.root = load_yaml_file(file);
   experiment.source = text_of_file(file);
+  experiment.root = parse_yaml_file(experiment.source, file);
   require_map(experiment.root, "the experiment");
   for (const auto& assignment : assignments) apply_set(experiment.root, assignment);
 

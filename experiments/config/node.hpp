@@ -38,9 +38,9 @@ const char* name_of(Node::Kind kind);  // a value, a list, a map, nothing
 // "place: what"
 [[noreturn]] void refuse(const Node& at, const std::string& what);
 
-// Parses a file, or the value of --set, whose `place` every node then carries. Throws InputError for what is no YAML,
-// a duplicate key, a merge key, several documents, or more than a million values.
-Node load_yaml_file(const std::string& path);
+// Parses a file's text, or the value of --set, whose `place` every node then carries. Throws InputError for what is no
+// YAML, a duplicate key, a merge key, several documents, or more than a million values.
+Node parse_yaml_file(const std::string& text, const std::string& path);
 Node parse_yaml_value(const std::string& text, const std::string& place);
 
 // "a.b.0.c" -> {"a", "b", "0", "c"}

@@ -1,8 +1,6 @@
 #include <yaml-cpp/yaml.h>
 
-#include <fstream>
 #include <set>
-#include <sstream>
 
 #include "experiments/config/node.hpp"
 
@@ -83,16 +81,7 @@ Node parse(const std::string& text, const std::string& file, const std::string& 
 
 }  // namespace
 
-Node load_yaml_file(const std::string& path) {
-  const std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError(path + ": cannot be read");
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (file.bad() || text.str().empty()) throw InputError(path + ": it is empty, or is no file");
-  constexpr std::size_t limit = std::size_t{16} << 20;
-  if (text.str().size() > limit) throw InputError(path + ": it is larger than 16 MiB");
-  return parse(text.str(), path, "");
-}
+Node parse_yaml_file(const std::string& text, const std::string& path) { return parse(text, path, ""); }
 
 Node parse_yaml_value(const std::string& text, const std::string& place) { return parse(text, "", place); }
 

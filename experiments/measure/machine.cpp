@@ -1,12 +1,10 @@
 #include "experiments/measure/machine.hpp"
 
-#include <sched.h>
 #include <sys/utsname.h>
 
 #include <algorithm>
 #include <fstream>
 #include <sstream>
-#include <thread>
 
 namespace kvlab {
 namespace {
@@ -42,11 +40,6 @@ std::string cpu_features() {
   return found;
 }
 
-std::int64_t usable_cores() {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : std::thread::hardware_concurrency();
-}
-
 }  // namespace
 
 std::vector<std::pair<std::string, Value>> machine_attributes() {
@@ -55,7 +48,7 @@ std::vector<std::pair<std::string, Value>> machine_attributes() {
   return {
       {"cpu", proc_field("/proc/cpuinfo", "model name")},
       {"cpu_features", cpu_features()},
-      {"cores", usable_cores()},
+      {"cores", static_cast<std::int64_t>(allowed_cores())},
       {"memory_bytes", static_cast<std::int64_t>(kibibytes("/proc/meminfo", "MemTotal"))},
       {"last_level_cache_bytes", static_cast<std::int64_t>(last_level_cache_bytes())},
       {"gpu", std::string("none used")},

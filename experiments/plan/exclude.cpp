@@ -1,5 +1,7 @@
 #include "experiments/plan/exclude.hpp"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 
 #include "core/base/nearest.hpp"
@@ -30,7 +32,7 @@ std::vector<std::pair<std::string, std::string>> values_of(const Cell& cell) {
 
 }  // namespace
 
-Exclusion::Exclusion(const std::vector<Node>& rules) : rules_(rules) {
+Exclusion::Exclusion(const std::vector<Node>& rules) : rules_(rules), used_(rules.size()) {
   for (const auto& rule : rules_) {
     if (require_map(rule, "a rule of exclude").entries.empty()) refuse(rule, "a rule of exclude is empty");
   }
@@ -38,7 +40,11 @@ Exclusion::Exclusion(const std::vector<Node>& rules) : rules_(rules) {
 
 bool Exclusion::drops(const Cell& cell) {
   bool drops = false;
-  for (const auto& rule : rules_) drops = matches(rule, cell) || drops;
+  for (std::size_t i = 0; i < rules_.size(); ++i) {
+    if (!matches(rules_[i], cell)) continue;
+    used_[i] = true;
+    drops = true;
+  }
   return drops;
 }
 
@@ -64,6 +70,9 @@ void Exclusion::check_keys() const {
         throw InputError(value.key_place + ": exclude: no cell has '" + key + "'" + suggestion(key, names));
       }
     }
+  }
+  for (std::size_t i = 0; i < rules_.size(); ++i) {
+    if (!used_[i]) spdlog::warn("{}: this rule of exclude drops no cell", rules_[i].place);
   }
 }
 

@@ -18,13 +18,14 @@ class Exclusion {
   explicit Exclusion(const std::vector<Node>& rules);
 
   bool drops(const Cell& cell);
-  // After all cells were seen: refuses a key that none of them had.
+  // After all cells were seen: refuses a key that none of them had, warns of a rule that dropped none.
   void check_keys() const;
 
  private:
   bool matches(const Node& rule, const Cell& cell);
 
   const std::vector<Node>& rules_;
+  std::vector<bool> used_;       // the rule dropped a cell
   std::set<std::string> known_;  // keys that some cell had
 };
 

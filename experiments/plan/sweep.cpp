@@ -1,7 +1,9 @@
 #include "experiments/plan/sweep.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdio>
 
 #include "core/base/nearest.hpp"
 #include "experiments/config/reader.hpp"
@@ -29,6 +31,14 @@ Node scalar_node(std::string text, const Node& at) {
 
 bool is_sweep(const Node& node) { return node.is_map() && node.find("sweep") != nullptr; }
 
+// Twelve significant digits, whole numbers whole: 0.3, not 0.30000000000000004.
+std::string digits(double value) {
+  std::array<char, 40> text{};
+  const bool whole = value == std::floor(value) && std::fabs(value) < 1e15;
+  std::snprintf(text.data(), text.size(), whole ? "%.0f" : "%.12g", value);
+  return text.data();
+}
+
 // {from, to, times} or {from, to, step}; whole numbers stay whole.
 std::vector<Node> range_values(const Node& node) {
   MapReader reader(node, "a sweep's range");
@@ -47,16 +57,13 @@ std::vector<Node> range_values(const Node& node) {
   if (step != nullptr && change <= 0) refuse(*step, "step is " + step->scalar + "; valid: above 0");
 
   std::vector<Node> values;
-  constexpr double slack = 1e-9;  // 0.1 + 2 * 0.1 is to reach 0.3
+  // Rounding must not lose the last value: 0.1 + 2 * 0.1 is to reach 0.3.
+  const double end = times != nullptr ? last * (1 + 1e-12) : last + change * 1e-9;
   for (std::size_t i = 0;; ++i) {
     const double exact = times != nullptr ? first * std::pow(change, i) : first + static_cast<double>(i) * change;
-    if (exact > last + slack * std::max(1.0, std::fabs(last))) break;
+    if (exact > end) break;
     if (values.size() == most_values) refuse(node, "a sweep's range has more than 10,000 values");
-    const double rounded = std::round(exact * 1e12) / 1e12;
-    values.push_back(scalar_node(text_of(std::fabs(exact) < 1e3 ? rounded : std::round(exact * 1e3) / 1e3), node));
-    if (rounded == std::floor(rounded) && std::fabs(rounded) < 1e15) {
-      values.back().scalar = std::to_string(static_cast<std::int64_t>(rounded));
-    }
+    values.push_back(scalar_node(digits(exact), node));
   }
   return values;
 }

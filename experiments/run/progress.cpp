@@ -1,5 +1,6 @@
 #include "experiments/run/progress.hpp"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <array>
@@ -19,6 +20,12 @@ std::string clock_text(double seconds) {
     std::snprintf(text.data(), text.size(), "%02ld:%02ld", whole / 60, whole % 60);
   }
   return text.data();
+}
+
+// Columns of the terminal; a longer line would wrap and could not be drawn over.
+std::size_t terminal_width() {
+  winsize size{};
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
 constexpr const char* erase_line = "\r\033[K";
@@ -57,10 +64,11 @@ void Progress::draw() {
   constexpr std::size_t width = 24;
   const std::size_t filled = total_ == 0 ? width : done_ * width / total_;
   const double left = done_ == 0 ? 0 : elapsed() / static_cast<double>(done_) * static_cast<double>(total_ - done_);
-  std::cerr << erase_line << '[' << std::string(filled, '#') << std::string(width - filled, '.') << "] " << done_ << '/'
-            << total_ << "  " << clock_text(elapsed()) << " elapsed";
-  if (done_ > 0 && done_ < total_) std::cerr << ", about " << clock_text(left) << " left";
-  std::cerr << "  " << current_ << std::flush;
+  std::string line = "[" + std::string(filled, '#') + std::string(width - filled, '.') + "] " + std::to_string(done_) +
+                     "/" + std::to_string(total_) + "  " + clock_text(elapsed()) + " elapsed";
+  if (done_ > 0 && done_ < total_) line += ", about " + clock_text(left) + " left";
+  line += "  " + current_;
+  std::cerr << erase_line << line.substr(0, terminal_width() - 1) << std::flush;
   drawn_ = std::chrono::steady_clock::now();
 }
 

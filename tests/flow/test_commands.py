@@ -1,9 +1,11 @@
 """The command line: what each command prints, its exit codes, one line for what is refused."""
 
 import json
+import subprocess
 from pathlib import Path
 
-from kvlab import PLUGINS, SOURCE, TRACE, folder, frame, main, root, run
+import h5py
+from kvlab import KVLAB, PLUGINS, SOURCE, TRACE, folder, frame, main, root, run
 
 SMALL = """kvlab: 1
 name: small
@@ -33,6 +35,37 @@ def test_wrong_flags_are_refused_in_one_line():
     refused(run("show", "/nowhere.h5"), "/nowhere.h5: there is no such file")
     refused(run("trace", "/nowhere.h5"), "/nowhere.h5: there is no such file")
     refused(run("run", "/nowhere.yaml"), "/nowhere.yaml: cannot be read")
+
+
+def test_what_cannot_be_used_is_refused_before_work():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(SMALL)
+        for jobs in ("0", "-1", "100000"):
+            refused(run("run", experiment, "--jobs", jobs, cwd=place), f"--jobs {jobs}: valid: 1 .. 1024")
+        refused(run("list", "--plugins", "/nowhere"), "--plugins /nowhere: there is no such file or folder")
+        (Path(place) / "file").write_text("")
+        refused(run("run", experiment, "-o", "file/x.h5", cwd=place), "file/x.cells: cannot be made: Not a directory")
+        (Path(place) / "x.h5").mkdir()
+        refused(run("run", experiment, "-o", "x.h5", cwd=place), "x.h5: is a folder")
+        # Control characters of the input reach no terminal, and the line stays one.
+        experiment.write_text(SMALL.replace("method: quantize", 'method: "a\\nb\\e[31m"'))
+        refused(run("run", experiment, cwd=place), "there is no codec 'a b?[31m'")
+
+
+def test_output_that_cannot_be_written_is_no_success():
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        assert subprocess.run([KVLAB, "list"], stdout=full, stderr=subprocess.PIPE, check=False).returncode == 1
+
+
+def test_a_pipe_is_an_experiment_too():
+    with folder() as place:
+        out = Path(place) / "x.h5"
+        result = subprocess.run([KVLAB, "run", "/dev/stdin", "--only", "raw/*", "-o", out], input=SMALL, text=True,
+                                capture_output=True, check=False)
+        assert result.returncode == 0, result.stderr
+        with h5py.File(out) as file:
+            assert file["experiment/source"][()].decode() == SMALL
 
 
 def test_help_everywhere():

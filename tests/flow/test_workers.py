@@ -34,6 +34,9 @@ EXPECTED = {
     "invalid_at_create": ("failed", "misbehave: these parameters do not go together"),
     "spam": ("crashed", "it said: a line that nobody reads"),
     "huge_bound": ("failed", "misbehave: bound(64) is above 1 TiB"),
+    "wraps": ("failed", "misbehave: encode's parts do not add up to its size"),
+    "huge_prepared": ("failed", "misbehave: prepared_bytes is above 4 GiB"),
+    "infinite_score": ("failed", "an attention score is not finite in layer 0, KV head"),
     "zero_block": ("failed", "misbehave: block_tokens is 0"),
 }
 

@@ -32,12 +32,15 @@ enum class How {
   invalid_at_create,
   spam,
   huge_bound,
-  zero_block
+  zero_block,
+  wraps,
+  huge_prepared,
+  infinite_score
 };
 constexpr std::array names{
-    "fine", "segfault",   "abort",       "exit",          "exit_zero", "hang",     "eat_memory",
-    "nan",  "throws",     "unsupported", "out_of_memory", "wrong_sum", "too_long", "invalid_at_create",
-    "spam", "huge_bound", "zero_block"};
+    "fine", "segfault",   "abort",       "exit",          "exit_zero",     "hang",          "eat_memory",
+    "nan",  "throws",     "unsupported", "out_of_memory", "wrong_sum",     "too_long",      "invalid_at_create",
+    "spam", "huge_bound", "zero_block",  "wraps",         "huge_prepared", "infinite_score"};
 
 struct Misbehave : kvlab::Codec {
   How how;
@@ -99,13 +102,39 @@ struct Misbehave : kvlab::Codec {
       if (how == How::nan) rows[t][0] = std::numeric_limits<float>::quiet_NaN();
     }
   }
+
+  // Scores from the bytes, so that what they may be is checked too.
+  [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const {
+    return how == How::huge_prepared ? std::numeric_limits<std::uint64_t>::max() : queries * head_dim() * 4;
+  }
+  void prepare(std::uint32_t /*kv_head*/, const float* queries, std::uint64_t count, void* prepared,
+               kvlab::Scratch /*scratch*/) const {
+    std::memcpy(prepared, queries, count * head_dim() * 4);
+  }
+  void scores(const void* prepared, std::uint64_t queries, const kvlab::Block& block, std::uint64_t first,
+              std::uint64_t count, kvlab::Rows out, kvlab::Scratch /*scratch*/) const {
+    const auto* query = static_cast<const float*>(prepared);
+    const auto* rows = reinterpret_cast<const float*>(block.bytes);
+    for (std::uint64_t q = 0; q < queries; ++q) {
+      for (std::uint64_t t = 0; t < count; ++t) {
+        out[q][t] = how == How::infinite_score ? -std::numeric_limits<float>::infinity() : 0.0F;
+        for (std::uint64_t c = 0; c < head_dim(); ++c)
+          out[q][t] += query[q * head_dim() + c] * rows[(first + t) * head_dim() + c];
+      }
+    }
+  }
 };
 
 // The C++ face makes sizes add up, so a wrong sum takes the C table.
 kvlab_status encode_wrong_sum(const kvlab_codec* codec, const kvlab_encode_in* in, kvlab_encode_out* out,
                               kvlab_message* message) {
   const kvlab_status status = kvlab::detail::CodecTable<Misbehave>::encode(codec, in, out, message);
-  if (reinterpret_cast<const Misbehave*>(codec)->how == How::wrong_sum) out->parts.payload -= 1;
+  const How how = reinterpret_cast<const Misbehave*>(codec)->how;
+  if (how == How::wrong_sum) out->parts.payload -= 1;
+  if (how == How::wraps) {  // the sum is right, modulo 2^64
+    out->parts.payload += 8;
+    out->parts.scales -= 8;
+  }
   return status;
 }
 

@@ -177,8 +177,7 @@ TraceHeader read_header(const h5::Object& file) {
   if (!header.query_positions.empty() && header.query_positions.back() >= header.tokens) {
     fail("query_positions go beyond the " + std::to_string(header.tokens) + " tokens");
   }
-  header.token_ids = h5::has_link(file, "token_ids");
-  if (header.token_ids) open_shaped(file, "token_ids", {header.sequences, header.tokens});
+  if (h5::has_link(file, "token_ids")) open_shaped(file, "token_ids", {header.sequences, header.tokens});
   return header;
 }
 

@@ -36,7 +36,6 @@ struct TraceHeader {
   std::vector<double> inv_freq;                // [rope_dim / 2]
   std::vector<std::uint32_t> query_positions;  // ascending
   std::vector<TraceLayer> layers;              // by number
-  bool token_ids = false;
 };
 
 class Trace {
