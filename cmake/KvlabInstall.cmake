@@ -13,7 +13,7 @@ configure_package_config_file(cmake/kvlabConfig.cmake.in ${CMAKE_BINARY_DIR}/kvl
                               INSTALL_DESTINATION ${kvlab_package})
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/kvlabConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/kvlabConfig.cmake ${CMAKE_BINARY_DIR}/kvlabConfigVersion.cmake
-              cmake/KvlabMethod.cmake cmake/method.map
+              cmake/KvlabMethod.cmake cmake/KvlabIsa.cmake cmake/method.map
         DESTINATION ${kvlab_package})
 install(DIRECTORY configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/kvlab/configs)
 install(FILES LICENSE NOTICE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

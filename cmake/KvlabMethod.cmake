@@ -7,10 +7,13 @@
 # a library meet in them (-fno-gnu-unique); and templates of std have default visibility (the version script).
 set(KVLAB_METHOD_SYMBOLS ${CMAKE_CURRENT_LIST_DIR}/method.map)
 
+include(${CMAKE_CURRENT_LIST_DIR}/KvlabIsa.cmake)
+
 function(kvlab_add_method name)
   cmake_parse_arguments(PARSE_ARGV 1 method "" "" "SOURCES")
   set(target kvlab_method_${name})
   add_library(${target} MODULE ${method_SOURCES})
+  kvlab_isa_flags(${method_SOURCES})
   target_link_libraries(${target} PRIVATE kvlab::plugin)
   target_compile_options(${target} PRIVATE -ffp-contract=off $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)
   target_link_options(${target} PRIVATE -Wl,--version-script=${KVLAB_METHOD_SYMBOLS})

@@ -63,6 +63,7 @@ class Arena {
   void reset(std::size_t capacity);
   std::byte* allocate(std::size_t bytes);  // throws std::bad_alloc when the room is used up
 
+  [[nodiscard]] std::size_t capacity() const { return mapping_.size(); }
   [[nodiscard]] std::uint64_t requested() const { return requested_; }
   [[nodiscard]] std::uint64_t reserved() const { return used_; }
 

@@ -6,6 +6,18 @@
 #include <utility>
 
 namespace kvlab {
+namespace {
+
+constexpr int spins = 2000;  // some 50 microseconds
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
 std::size_t allowed_cores() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<std::size_t>(std::max(1, CPU_COUNT(&set)));
@@ -34,23 +46,36 @@ void ThreadPool::parallel_for(std::size_t count, const std::function<void(std::s
     body_ = &body;
     next_ = 0;
     count_ = count;
+    failed_ = false;
     busy_ = threads();
     ++generation_;
   }
-  start_.notify_all();
+  if (!workers_.empty()) start_.notify_all();
   drain(0);
+  for (int spin = 0; spin < spins && busy_ != 0; ++spin) pause();
   std::unique_lock lock(mutex_);
   done_.wait(lock, [this] { return busy_ == 0; });
   body_ = nullptr;
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
+bool ThreadPool::wait_briefly(std::uint64_t seen) const {
+  for (int spin = 0; spin < spins; ++spin) {
+    if (stop_ || generation_ != seen) return true;
+    pause();
+  }
+  return false;
+}
+
 void ThreadPool::work(std::size_t thread) {
-  std::size_t seen = 0;
+  std::uint64_t seen = 0;
   while (true) {
-    {
+    if (!wait_briefly(seen)) {
       std::unique_lock lock(mutex_);
       start_.wait(lock, [&] { return stop_ || generation_ != seen; });
+    }
+    {
+      const std::lock_guard lock(mutex_);  // orders what parallel_for wrote before this
       if (stop_) return;
       seen = generation_;
     }
@@ -58,22 +83,23 @@ void ThreadPool::work(std::size_t thread) {
   }
 }
 
-// Takes indexes until there are none. A lock an index is enough: an index is a KV head, thousands of tokens of work.
+// Takes indexes until there are none.
 void ThreadPool::drain(std::size_t thread) {
-  std::unique_lock lock(mutex_);
-  while (next_ < count_ && !failure_) {
+  while (!failed_) {
     const std::size_t index = next_++;
-    lock.unlock();
-    std::exception_ptr failure;
+    if (index >= count_) break;
     try {
       (*body_)(index, thread);
     } catch (...) {
-      failure = std::current_exception();
+      const std::lock_guard lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+      failed_ = true;
     }
-    lock.lock();
-    if (failure && !failure_) failure_ = failure;
   }
-  if (--busy_ == 0) done_.notify_all();
+  if (--busy_ == 0) {
+    const std::lock_guard lock(mutex_);
+    done_.notify_all();
+  }
 }
 
 }  // namespace kvlab

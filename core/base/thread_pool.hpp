@@ -2,8 +2,10 @@
 // ThreadSanitizer sees every synchronisation.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <mutex>
@@ -27,25 +29,28 @@ class ThreadPool {
 
   // Calls body(index, thread) for every index below `count`, thread < threads(), and returns when all are done. The
   // first exception is thrown here after the others have finished; indexes not begun by then are left out.
-  // Calls from several threads take turns; a body must not call it again.
+  // Calls from several threads take turns; a body must not call it again. Threads watch for the next call for some
+  // microseconds before they sleep: decoding makes one after another, and waking a thread takes longer than a layer.
   void parallel_for(std::size_t count, const std::function<void(std::size_t index, std::size_t thread)>& body);
 
  private:
   void work(std::size_t thread);
   void drain(std::size_t thread);
+  bool wait_briefly(std::uint64_t seen) const;
 
   std::vector<std::thread> workers_;
   std::mutex caller_;  // one parallel_for at a time
-  std::mutex mutex_;   // everything below
+  std::mutex mutex_;   // body_, failure_, and sleeping
   std::condition_variable start_;
   std::condition_variable done_;
   const std::function<void(std::size_t, std::size_t)>* body_ = nullptr;
-  std::size_t next_ = 0;
-  std::size_t count_ = 0;
-  std::size_t busy_ = 0;        // threads inside drain
-  std::size_t generation_ = 0;  // of parallel_for calls
   std::exception_ptr failure_;
-  bool stop_ = false;
+  std::size_t count_ = 0;
+  std::atomic<std::size_t> next_{0};
+  std::atomic<std::size_t> busy_{0};          // threads inside drain
+  std::atomic<std::uint64_t> generation_{0};  // of parallel_for calls
+  std::atomic<bool> failed_{false};
+  std::atomic<bool> stop_{false};
 };
 
 }  // namespace kvlab

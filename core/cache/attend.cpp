@@ -9,7 +9,9 @@
 //
 // For each query i: m_i is the largest logit so far, l_i the sum of exp(logit - m_i), o_i the weighted sum of values.
 // A larger maximum rescales l_i and o_i. Values that a codec accumulates in its own form are kept beside the rows and
-// are finished once.
+// are finished once. A part, which a thread makes of a range of tokens:
+//
+//   m [count] | l [count] | rows o [count][head_dim_values] | accumulators [count][width]
 #include "core/cache/attend.hpp"
 
 #include <algorithm>
@@ -19,56 +21,41 @@
 #include <string>
 
 #include "core/base/vector.hpp"
+#include "core/cache/tiles.hpp"
+#include "core/kernels/kernels.hpp"
 
 namespace kvlab {
 namespace {
 
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 
-// Walks a role's segments tile by tile.
-class Tiles {
- public:
-  Tiles(const Role& role, const std::vector<Segment>& segments) : role_(role), segments_(segments) {}
+// Whole cache lines.
+std::uint64_t in_lines(std::uint64_t floats) { return (floats + 15) / 16 * 16; }
 
-  struct Tile {
-    const Segment* segment;
-    std::uint64_t first;  // of the kept tokens
-    std::uint64_t count;
-    [[nodiscard]] std::uint64_t end() const { return first + count; }
-    [[nodiscard]] std::uint64_t in_segment() const { return first - segment->first; }
-  };
+bool fused_keys(const LayerCache& cache) { return cache.keys().codec && cache.keys().codec->attends_keys(); }
+bool fused_values(const LayerCache& cache) { return cache.values().codec && cache.values().codec->attends_values(); }
+std::uint64_t width_of(const LayerCache& cache) { return fused_values(cache) ? cache.values().codec->width() : 0; }
 
-  bool next(Tile& tile) {
-    if (segment_ == segments_.size()) return false;
-    const Segment& segment = segments_[segment_];
-    const std::uint64_t count = std::min(tile_tokens(role_, segment), segment.tokens - done_);
-    tile = {&segment, segment.first + done_, count};
-    done_ += count;
-    if (done_ == segment.tokens) {
-      ++segment_;
-      done_ = 0;
-    }
-    return true;
-  }
-
-  [[nodiscard]] std::uint64_t longest() const {
-    std::uint64_t longest = 0;
-    for (const auto& segment : segments_)
-      longest = std::max(longest, std::min(tile_tokens(role_, segment), segment.tokens));
-    return longest;
-  }
-
- private:
-  const Role& role_;
-  const std::vector<Segment>& segments_;
-  std::size_t segment_ = 0;
-  std::uint64_t done_ = 0;
+struct Part {
+  Part(const LayerCache& cache, std::uint64_t count, float* base)
+      : maxima(base),
+        sums(maxima + in_lines(count)),
+        rows(sums + in_lines(count)),
+        accumulator(rows + in_lines(count * cache.values().channels)) {}
+  float* maxima;
+  float* sums;
+  float* rows;
+  float* accumulator;
 };
+
+void* attend_scratch(const Role& role, Workspace& workspace) {
+  return workspace.codec_scratch.ensure<std::byte>(role.codec->traits().attend_scratch);
+}
 
 class HeadAttention {
  public:
   HeadAttention(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries,
-                Workspace& workspace)
+                std::uint64_t first, float* part, Workspace& workspace)
       : shape_(cache.shape()),
         keys_(cache.keys()),
         values_(cache.values()),
@@ -76,39 +63,48 @@ class HeadAttention {
         kv_head_(kv_head),
         queries_(queries),
         workspace_(workspace),
-        key_tiles_(keys_, head.keys),
-        value_tiles_(values_, head.values),
-        capacity_(key_tiles_.longest() + value_tiles_.longest()),
-        fused_keys_(keys_.codec && keys_.codec->attends_keys()),
-        fused_values_(values_.codec && values_.codec->attends_values()),
-        width_(fused_values_ ? values_.codec->width() : 0) {}
+        fused_keys_(fused_keys(cache)),
+        fused_values_(fused_values(cache)),
+        width_(width_of(cache)),
+        part_(cache, queries.count, part),
+        key_tiles_(keys_, head.keys, first),
+        value_tiles_(values_, head.values, first),
+        capacity_(key_tiles_.longest() + value_tiles_.longest()) {
+    std::fill_n(part_.maxima, queries_.count, minus_infinity);
+    std::fill(part_.sums, part + part_size(cache, queries_.count), 0.0F);
+    scores_ = workspace_.floats.ensure<float>(queries_.count * capacity_);
+    if (fused_keys_) {
+      prepared_ = workspace_.prepared.ensure<std::byte>(keys_.codec->prepared_bytes(queries_.count));
+      keys_.codec->prepare(kv_head_, queries_.base, queries_.count, prepared_, attend_scratch(keys_, workspace_));
+    }
+    Tile tile{};
+    if (key_tiles_.peek(tile)) scored_ = base_ = tile.first;
+    weighed_ = base_;
+  }
 
-  void run(float* out) {
-    set_up();
-    Tiles::Tile tile{};
-    while (value_tiles_.next(tile)) {
+  void run(std::uint64_t first, std::uint64_t end) {
+    Tile tile{};
+    while (value_tiles_.peek(tile) && tile.first < end) {
+      value_tiles_.next(tile);
+      if (tile.first < first) continue;  // another part's
+      weighed_ = tile.first;
       while (scored_ < tile.end()) score_next_tile();
       weigh(tile);
       add(tile);
       weighed_ = tile.end();
     }
-    finish(out);
   }
 
  private:
-  void set_up();
   void score_next_tile();
-  void check_scores(const Tiles::Tile& tile) const;
-  void mask_window(const Tiles::Tile& tile);
-  void weigh(const Tiles::Tile& tile);
-  void add(const Tiles::Tile& tile);
-  void finish(float* out);
+  void mask(const Tile& tile);
+  void weigh(const Tile& tile);
+  void add(const Tile& tile);
+  [[nodiscard]] kvlab_block block_of_tile(const Role& role, const Tile& tile, const Tiles& tiles) const;
+  kvlab_rows rows_of_tile(const Role& role, const Tile& tile, const Tiles& tiles, Buffer& decoded) const;
 
   [[nodiscard]] float* pending(std::uint64_t query, std::uint64_t token) const {
     return scores_ + query * capacity_ + (token - base_);
-  }
-  float* scratch(const Role& role) const {
-    return workspace_.codec_scratch.ensure<float>((role.codec->traits().attend_scratch + 3) / 4);
   }
 
   const LayerShape& shape_;
@@ -118,158 +114,191 @@ class HeadAttention {
   std::uint32_t kv_head_;
   const QueryRows& queries_;
   Workspace& workspace_;
-  Tiles key_tiles_;
-  Tiles value_tiles_;
-  std::uint64_t capacity_;  // tokens of the score buffer
   bool fused_keys_;
   bool fused_values_;
   std::uint64_t width_;
-  std::byte* prepared_ = nullptr;
-  float* scores_ = nullptr;       // [query, capacity_]: logits, then weights
-  float* maxima_ = nullptr;       // m [query]
-  float* sums_ = nullptr;         // l [query]
-  float* rows_ = nullptr;         // o [query, head_dim_values] of decoded tiles
-  float* accumulator_ = nullptr;  // o [query, width_] in the codec's form
-  std::uint64_t base_ = 0;        // first token in the score buffer
+  Part part_;
+  Tiles key_tiles_;
+  Tiles value_tiles_;
+  std::uint64_t capacity_;
+  float* scores_ = nullptr;  // [count, capacity], from token base_ on
+  void* prepared_ = nullptr;
+  std::uint64_t base_ = 0;
   std::uint64_t scored_ = 0;
   std::uint64_t weighed_ = 0;
 };
 
-void HeadAttention::set_up() {
-  const std::uint64_t count = queries_.count;
-  const auto in_lines = [](std::uint64_t floats) { return (floats + 15) / 16 * 16; };  // pieces start 64-byte aligned
-  scores_ = workspace_.floats.ensure<float>(count * capacity_);
-  const std::uint64_t accumulators = in_lines(count * width_);
-  const std::uint64_t total = accumulators + in_lines(count) * 2 + count * values_.channels;
-  accumulator_ = workspace_.accumulators.ensure<float>(total);
-  maxima_ = accumulator_ + accumulators;
-  sums_ = maxima_ + in_lines(count);
-  rows_ = sums_ + in_lines(count);
-  std::fill_n(accumulator_, total, 0.0F);
-  std::fill_n(maxima_, count, minus_infinity);
-  if (fused_keys_) {
-    prepared_ = workspace_.prepared.ensure<std::byte>(keys_.codec->prepared_bytes(count));
-    keys_.codec->prepare(kv_head_, queries_.base, count, prepared_, scratch(keys_));
+// Where the next tile of these lies in memory, for prefetching.
+void look_ahead(const Role& role, const Tiles& tiles, const void*& ahead, std::uint64_t& size) {
+  Tile next{};
+  if (!tiles.peek(next)) return;
+  if (next.segment->encoded) {  // where in the block its tokens lie is the codec's secret: in proportion
+    const std::uint64_t start = next.segment->size * next.in_segment() / next.segment->tokens;
+    ahead = next.segment->data + start;
+    size = next.segment->size * next.count / next.segment->tokens;
+  } else {
+    ahead = next.segment->data + next.in_segment() * role.row_bytes();
+    size = next.count * role.row_bytes();
   }
+}
+
+kvlab_block HeadAttention::block_of_tile(const Role& role, const Tile& tile, const Tiles& tiles) const {
+  kvlab_block block = block_of(head_, kv_head_, *tile.segment, workspace_.positions);
+  const void* ahead = nullptr;
+  look_ahead(role, tiles, ahead, block.ahead_size);
+  block.ahead = static_cast<const std::uint8_t*>(ahead);
+  return block;
+}
+
+// The tile's rows: where they lie, if raw, else decoded.
+kvlab_rows HeadAttention::rows_of_tile(const Role& role, const Tile& tile, const Tiles& tiles, Buffer& decoded) const {
+  kvlab_rows rows{};
+  rows.stride = role.channels;
+  rows.channels = role.channels;
+  rows.tokens = tile.count;
+  look_ahead(role, tiles, rows.ahead, rows.ahead_size);
+  if (!tile.segment->encoded) {
+    rows.base = tile.segment->data + tile.in_segment() * role.row_bytes();
+    rows.dtype = static_cast<kvlab_dtype>(role.dtype);
+    return rows;
+  }
+  float* out = decoded.ensure<float>(tile.count * role.channels);
+  LayerCache::decode(role, head_, kv_head_, *tile.segment, tile.first, tile.count, out, workspace_);
+  rows.base = out;
+  rows.dtype = KVLAB_F32;
+  return rows;
 }
 
 void HeadAttention::score_next_tile() {
-  Tiles::Tile tile{};
+  Tile tile{};
   key_tiles_.next(tile);
   if (tile.end() - base_ > capacity_) {  // what was weighed makes room
+    const std::uint64_t keep = std::min(weighed_, scored_);
     for (std::uint64_t q = 0; q < queries_.count; ++q) {
-      std::memmove(scores_ + q * capacity_, pending(q, weighed_), (scored_ - weighed_) * sizeof(float));
+      std::memmove(scores_ + q * capacity_, pending(q, keep), (scored_ - keep) * sizeof(float));
     }
-    base_ = weighed_;
+    base_ = keep;
   }
+  float* scores = pending(0, tile.first);
   if (tile.segment->encoded && fused_keys_) {
-    const kvlab_block block = block_of(head_, kv_head_, *tile.segment, workspace_.positions);
-    keys_.codec->scores(prepared_, queries_.count, block, tile.in_segment(), tile.count, pending(0, tile.first),
-                        capacity_, scratch(keys_));
+    const kvlab_block block = block_of_tile(keys_, tile, key_tiles_);
+    keys_.codec->scores(prepared_, queries_.count, block, tile.in_segment(), tile.count, scores, capacity_,
+                        attend_scratch(keys_, workspace_));
   } else {
-    float* rows = workspace_.rows.ensure<float>(tile.count * keys_.channels);
-    LayerCache::decode(keys_, head_, kv_head_, *tile.segment, tile.first, tile.count, rows, workspace_);
-    for (std::uint64_t q = 0; q < queries_.count; ++q) {
-      const float* query = queries_.base + q * keys_.channels;
-      float* scores = pending(q, tile.first);
-      for (std::uint64_t t = 0; t < tile.count; ++t) scores[t] = dot(query, rows + t * keys_.channels, keys_.channels);
-    }
+    const kvlab_rows rows = rows_of_tile(keys_, tile, key_tiles_, workspace_.rows);
+    kernels().dots(&rows, queries_.base, keys_.channels, queries_.count, scores, capacity_);
   }
-  check_scores(tile);
-  if (shape_.window > 0) mask_window(tile);
   scored_ = tile.end();
 }
 
-// Minus infinity is what the host masks with; a method's own would pass for it.
-void HeadAttention::check_scores(const Tiles::Tile& tile) const {
-  for (std::uint64_t q = 0; q < queries_.count; ++q) {
-    const float* scores = pending(q, tile.first);
-    for (std::uint64_t t = 0; t < tile.count; ++t) {
-      if (!std::isfinite(scores[t])) {
-        throw MethodError(KVLAB_INTERNAL, "an attention score is not finite in layer " + std::to_string(shape_.layer) +
-                                              ", KV head " + std::to_string(kv_head_));
-      }
-    }
-  }
-}
-
-// A query at position p of a layer with window W sees positions > p - W.
-void HeadAttention::mask_window(const Tiles::Tile& tile) {
+// Hides from each query tokens after it, and in a layer with window W those at positions <= p - W.
+void HeadAttention::mask(const Tile& tile) {
   const auto range = head_.positions.range(tile.first, tile.count, workspace_.positions);
+  const auto position_of = [&](std::uint64_t t) { return range.list != nullptr ? range.list[t] : range.first + t; };
+  const bool causal = position_of(tile.count - 1) > queries_.positions.front();
+  const bool window = shape_.window > 0 && position_of(0) + shape_.window <= queries_.positions.back();
+  if (!causal && !window) return;
   for (std::uint64_t q = 0; q < queries_.count; ++q) {
     const std::uint64_t position = queries_.positions[q % queries_.positions.size()];
     float* scores = pending(q, tile.first);
     for (std::uint64_t t = 0; t < tile.count; ++t) {
-      const std::uint64_t token = range.list != nullptr ? range.list[t] : range.first + t;
-      if (token + shape_.window <= position) scores[t] = minus_infinity;
+      const std::uint64_t token = position_of(t);
+      const bool hidden = token > position || (shape_.window > 0 && token + shape_.window <= position);
+      if (hidden) scores[t] = minus_infinity;
     }
   }
 }
 
 // Turns the tile's scores into weights exp(logit - m), after m, l and o were brought up to date.
-void HeadAttention::weigh(const Tiles::Tile& tile) {
+void HeadAttention::weigh(const Tile& tile) {
   const auto attention_scale = static_cast<float>(shape_.attention_scale);
+  bool finite = true;
+  for (std::uint64_t q = 0; q < queries_.count; ++q) {
+    kernels().scale_and_max(pending(q, tile.first), tile.count, attention_scale, finite);
+  }
+  // Minus infinity is what the host masks with; a method's own would pass for it.
+  if (!finite) {
+    throw MethodError(KVLAB_INTERNAL, "an attention score is not finite in layer " + std::to_string(shape_.layer) +
+                                          ", KV head " + std::to_string(kv_head_));
+  }
+  mask(tile);
   for (std::uint64_t q = 0; q < queries_.count; ++q) {
     float* scores = pending(q, tile.first);
-    float maximum = maxima_[q];
-    for (std::uint64_t t = 0; t < tile.count; ++t) {
-      scores[t] *= attention_scale;
-      maximum = std::max(maximum, scores[t]);
-    }
+    bool any = true;
+    const float maximum = std::max(part_.maxima[q], kernels().scale_and_max(scores, tile.count, 1, any));
     if (maximum == minus_infinity) {  // all masked so far
       std::fill_n(scores, tile.count, 0.0F);
       continue;
     }
-    if (maximum > maxima_[q]) {
-      const float shrink = std::exp(maxima_[q] - maximum);
-      sums_[q] *= shrink;
-      scale(shrink, rows_ + q * values_.channels, values_.channels);
-      scale(shrink, accumulator_ + q * width_, width_);
-      maxima_[q] = maximum;
+    if (maximum > part_.maxima[q]) {
+      const float shrink = std::exp(part_.maxima[q] - maximum);
+      part_.sums[q] *= shrink;
+      scale(shrink, part_.rows + q * values_.channels, values_.channels);
+      scale(shrink, part_.accumulator + q * width_, width_);
+      part_.maxima[q] = maximum;
     }
-    for (std::uint64_t t = 0; t < tile.count; ++t) {
-      scores[t] = std::exp(scores[t] - maximum);
-      sums_[q] += scores[t];
-    }
+    part_.sums[q] += kernels().exponentials(scores, tile.count, maximum);
   }
 }
 
-void HeadAttention::add(const Tiles::Tile& tile) {
+void HeadAttention::add(const Tile& tile) {
+  const float* weights = pending(0, tile.first);
   if (tile.segment->encoded && fused_values_) {
-    const kvlab_block block = block_of(head_, kv_head_, *tile.segment, workspace_.positions);
-    values_.codec->accumulate(pending(0, tile.first), queries_.count, capacity_, block, tile.in_segment(), tile.count,
-                              accumulator_, scratch(values_));
+    const kvlab_block block = block_of_tile(values_, tile, value_tiles_);
+    values_.codec->accumulate(weights, queries_.count, capacity_, block, tile.in_segment(), tile.count,
+                              part_.accumulator, attend_scratch(values_, workspace_));
     return;
   }
-  float* rows = workspace_.more_rows.ensure<float>(tile.count * values_.channels);
-  LayerCache::decode(values_, head_, kv_head_, *tile.segment, tile.first, tile.count, rows, workspace_);
-  for (std::uint64_t q = 0; q < queries_.count; ++q) {
-    const float* weights = pending(q, tile.first);
-    for (std::uint64_t t = 0; t < tile.count; ++t) {
-      add_scaled(weights[t], rows + t * values_.channels, rows_ + q * values_.channels, values_.channels);
-    }
-  }
+  const kvlab_rows rows = rows_of_tile(values_, tile, value_tiles_, workspace_.more_rows);
+  kernels().sums(&rows, weights, capacity_, queries_.count, part_.rows, values_.channels);
 }
 
-void HeadAttention::finish(float* out) {
-  const std::uint64_t channels = values_.channels;
-  if (fused_values_) {
-    values_.codec->finish(kv_head_, accumulator_, queries_.count, out, scratch(values_));
-  } else {
-    std::fill_n(out, queries_.count * channels, 0.0F);
-  }
-  for (std::uint64_t q = 0; q < queries_.count; ++q) {
-    add_scaled(1, rows_ + q * channels, out + q * channels, channels);
-    scale(sums_[q] > 0 ? 1 / sums_[q] : 0, out + q * channels, channels);
+// a += b, both brought to the larger maximum.
+void merge(const LayerCache& cache, std::uint64_t count, const Part& a, const Part& b) {
+  const std::uint64_t channels = cache.values().channels;
+  const std::uint64_t width = width_of(cache);
+  for (std::uint64_t q = 0; q < count; ++q) {
+    const float maximum = std::max(a.maxima[q], b.maxima[q]);
+    if (maximum == minus_infinity) continue;
+    const float ours = std::exp(a.maxima[q] - maximum);
+    const float theirs = std::exp(b.maxima[q] - maximum);
+    a.maxima[q] = maximum;
+    a.sums[q] = a.sums[q] * ours + b.sums[q] * theirs;
+    scale(ours, a.rows + q * channels, channels);
+    add_scaled(theirs, b.rows + q * channels, a.rows + q * channels, channels);
+    scale(ours, a.accumulator + q * width, width);
+    add_scaled(theirs, b.accumulator + q * width, a.accumulator + q * width, width);
   }
 }
 
 }  // namespace
 
-void attend_head(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries, float* out,
-                 Workspace& workspace) {
-  if (queries.count == 0) return;
-  HeadAttention(cache, head, kv_head, queries, workspace).run(out);
+std::uint64_t part_size(const LayerCache& cache, std::uint64_t queries) {
+  return 2 * in_lines(queries) + in_lines(queries * cache.values().channels) + in_lines(queries * width_of(cache));
+}
+
+void attend_part(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries,
+                 std::uint64_t first, std::uint64_t end, float* part, Workspace& workspace) {
+  HeadAttention(cache, head, kv_head, queries, first, part, workspace).run(first, end);
+}
+
+void merge_parts(const LayerCache& cache, std::uint32_t kv_head, const QueryRows& queries, float* parts,
+                 std::uint64_t count, float* out, Workspace& workspace) {
+  const Part part(cache, queries.count, parts);
+  for (std::uint64_t i = 1; i < count; ++i) {
+    merge(cache, queries.count, part, Part(cache, queries.count, parts + i * part_size(cache, queries.count)));
+  }
+  const Role& values = cache.values();
+  const std::uint64_t channels = values.channels;
+  if (fused_values(cache)) {
+    values.codec->finish(kv_head, part.accumulator, queries.count, out, attend_scratch(values, workspace));
+  } else {
+    std::fill_n(out, queries.count * channels, 0.0F);
+  }
+  for (std::uint64_t q = 0; q < queries.count; ++q) {
+    add_scaled(1, part.rows + q * channels, out + q * channels, channels);
+    scale(part.sums[q] > 0 ? 1 / part.sums[q] : 0, out + q * channels, channels);
+  }
 }
 
 }  // namespace kvlab

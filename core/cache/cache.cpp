@@ -41,16 +41,47 @@ void LayerCache::prefill(const Prefill& input, ThreadPool& pool) {
   });
 }
 
+namespace {
+
+// Into how many parts the tokens of a head are split, so that all threads have work: a matter of the cache alone, for
+// a result must not depend on how many threads there are.
+std::uint64_t parts_of(std::uint64_t tokens, std::uint64_t heads) {
+  constexpr std::uint64_t wanted = 128;  // parts of a layer
+  constexpr std::uint64_t least_tokens = 1024;
+  return std::clamp<std::uint64_t>(tokens / least_tokens, 1, (wanted + heads - 1) / heads);
+}
+
+}  // namespace
+
 void LayerCache::attend(const QueryTensor& queries, float* out, ThreadPool& pool) {
+  if (queries.count() == 0) return;
   workspaces_.resize(std::max(workspaces_.size(), pool.threads()));
-  pool.parallel_for(shape_.heads(), [&](std::size_t index, std::size_t thread) {
-    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
-    const std::uint64_t first_head =
-        index / shape_.kv_heads * shape_.query_heads + std::uint64_t{kv_head} * shape_.group();
-    const std::uint64_t rows = queries.count() * first_head;
-    attend_head(*this, heads_[index], kv_head,
-                {queries.base + rows * shape_.head_dim_keys, queries.count() * shape_.group(), queries.positions},
-                out + rows * shape_.head_dim_values, workspaces_[thread]);
+  const std::uint64_t rows = queries.count() * shape_.group();
+  const std::uint64_t size = part_size(*this, rows);
+  attend_parts_.clear();
+  for (std::size_t head = 0; head < heads_.size(); ++head) {
+    const std::uint64_t parts = parts_of(heads_[head].positions.tokens(), heads_.size());
+    for (std::uint64_t part = 0; part < parts; ++part) attend_parts_.push_back({head, part, parts});
+  }
+  float* memory = part_memory_.ensure<float>(attend_parts_.size() * size);
+  auto* left = parts_left_.ensure<std::atomic<std::uint64_t>>(heads_.size());
+  for (const auto& part : attend_parts_) {
+    if (part.index == 0) std::construct_at(left + part.head, part.of);
+  }
+  pool.parallel_for(attend_parts_.size(), [&](std::size_t index, std::size_t thread) {
+    const AttendPart& part = attend_parts_[index];
+    const Head& head = heads_[part.head];
+    const auto kv_head = static_cast<std::uint32_t>(part.head % shape_.kv_heads);
+    const std::uint64_t first_row =
+        queries.count() * (part.head / shape_.kv_heads * shape_.query_heads + std::uint64_t{kv_head} * shape_.group());
+    const QueryRows own{queries.base + first_row * shape_.head_dim_keys, rows, queries.positions};
+    const std::uint64_t tokens = head.positions.tokens();
+    float* base = memory + (index - part.index) * size;
+    attend_part(*this, head, kv_head, own, tokens * part.index / part.of, tokens * (part.index + 1) / part.of,
+                base + part.index * size, workspaces_[thread]);
+    if (left[part.head].fetch_sub(1) == 1) {  // the last one merges, always in the same order
+      merge_parts(*this, kv_head, own, base, part.of, out + first_row * shape_.head_dim_values, workspaces_[thread]);
+    }
   });
 }
 
@@ -92,7 +123,7 @@ Bytes total_bytes(std::span<const std::unique_ptr<LayerCache>> layers) {
 
 std::uint64_t tile_tokens(const Role& role, const Segment& segment) {
   constexpr std::uint64_t rows_in_cache = 64;  // x 128 channels x 4 B = 32 KiB
-  if (!segment.encoded) return rows_in_cache;
+  if (!segment.encoded) return 2 * rows_in_cache;
   const kvlab_codec_traits& traits = role.codec->traits();
   if (traits.whole_blocks != 0) return segment.tokens;
   return (rows_in_cache + traits.decode_granule - 1) / traits.decode_granule * traits.decode_granule;

@@ -87,6 +87,16 @@ class LayerCache {
   std::vector<Head> heads_;
   Arena arena_;
   std::vector<Workspace> workspaces_;  // a thread
+
+  // Work of attend(), kept to be warm.
+  struct AttendPart {
+    std::size_t head;
+    std::uint64_t index;
+    std::uint64_t of;
+  };
+  std::vector<AttendPart> attend_parts_;
+  Buffer part_memory_;
+  Buffer parts_left_;
 };
 
 // The bytes of a model's layers: the sum, and each codec state once where instances share it.

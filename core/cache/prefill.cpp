@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "core/kernels/kernels.hpp"
+
 namespace kvlab {
 namespace {
 
@@ -11,6 +13,8 @@ namespace {
 bool contiguous(std::span<const std::uint32_t> positions) {
   return positions.empty() || positions.back() - positions.front() + 1 == positions.size();
 }
+
+constexpr std::size_t beyond_caches = std::size_t{64} << 20;
 
 std::uint64_t role_capacity(const Role& role, std::uint64_t sinks, std::uint64_t tail, std::uint64_t kept) {
   if (!role.codec) return Arena::padded(kept * role.row_bytes());
@@ -44,6 +48,15 @@ HeadPrefill::HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInsta
       sequence_(sequence),
       kv_head_(kv_head),
       kept_(workspace.kept) {}
+
+// What will not be found in a cache when it is read goes past the caches: writing then does not first read the line.
+void HeadPrefill::copy(std::byte* to, const std::byte* from, std::size_t count) const {
+  if (arena_.capacity() >= beyond_caches) {
+    kernels().stream_copy(to, from, count);
+  } else {
+    std::memcpy(to, from, count);
+  }
+}
 
 void HeadPrefill::run(const Role& keys, const Role& values, Head& head) {
   select();
@@ -146,7 +159,7 @@ Segment HeadPrefill::store_raw(const Role& role, const KvTensor& tensor, std::ui
   const std::int64_t step = tensor.token_stride * static_cast<std::int64_t>(size_of(shape_.dtype));
   const std::span tokens(kept_.data() + first, count);
   if (contiguous(tokens) && step == static_cast<std::int64_t>(row)) {
-    std::memcpy(data, base + tokens.front() * step, count * row);
+    copy(data, base + tokens.front() * step, count * row);
   } else {
     for (std::uint64_t t = 0; t < count; ++t) std::memcpy(data + t * row, base + tokens[t] * step, row);
   }
@@ -171,7 +184,7 @@ Segment HeadPrefill::store_block(const Role& role, const KvTensor& tensor, const
   out.bytes = workspace_.encoded.ensure<std::uint8_t>(out.capacity);
   codec.encode(in, out);
   std::byte* data = arena_.allocate(out.size);
-  std::memcpy(data, out.bytes, out.size);
+  copy(data, reinterpret_cast<const std::byte*>(out.bytes), out.size);
   bytes += {out.parts.payload, out.parts.scales, out.parts.indices, out.parts.bases, 0};
   return {first, count, data, out.size, true};
 }

@@ -15,6 +15,7 @@ class HeadPrefill {
   void run(const Role& keys, const Role& values, Head& head);
 
  private:
+  void copy(std::byte* to, const std::byte* from, std::size_t count) const;
   void select();
   void apply(const SelectorInstance& selector, std::uint64_t budget);
   kvlab_view view(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,

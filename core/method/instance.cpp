@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 
+#include "core/kernels/kernels.hpp"
+
 namespace kvlab {
 namespace {
 
@@ -13,7 +15,11 @@ void log_line(std::uint32_t level, const char* text) {
   spdlog::log(levels.at(level < levels.size() ? level : levels.size() - 1), "{}", text);
 }
 
-constexpr kvlab_host host{sizeof(kvlab_host), KVLAB_ABI_VERSION, &log_line, nullptr};
+const kvlab_host& host() {
+  static const kvlab_host table{sizeof(kvlab_host), KVLAB_ABI_VERSION, kernels().dots,
+                                kernels().sums,     &log_line,         nullptr};
+  return table;
+}
 
 // Where a call writes why it failed.
 class Message {
@@ -67,7 +73,7 @@ CodecInstance::CodecInstance(const MethodSpec& spec, const kvlab_layer& layer)
     : method_(spec.method), functions_(method_->descriptor->codec), codec_(nullptr, functions_->destroy) {
   Message message;
   kvlab_codec* codec = nullptr;
-  check(functions_->create(&host, &layer, spec.values.data(), &codec, message.out()), *method_, "create", message);
+  check(functions_->create(&host(), &layer, spec.values.data(), &codec, message.out()), *method_, "create", message);
   if (codec == nullptr) misbehaved(*method_, "create returned no instance");
   codec_.reset(codec);
   check(functions_->traits(codec, &traits_), *method_, "traits", message);
@@ -143,7 +149,7 @@ SelectorInstance::SelectorInstance(const MethodSpec& spec, const kvlab_layer& la
     : method_(spec.method), functions_(method_->descriptor->selector), selector_(nullptr, functions_->destroy) {
   Message message;
   kvlab_selector* selector = nullptr;
-  check(functions_->create(&host, &layer, spec.values.data(), &selector, message.out()), *method_, "create", message);
+  check(functions_->create(&host(), &layer, spec.values.data(), &selector, message.out()), *method_, "create", message);
   if (selector == nullptr) misbehaved(*method_, "create returned no instance");
   selector_.reset(selector);
   reads_ = functions_->reads(selector);

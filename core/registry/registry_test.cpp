@@ -26,10 +26,20 @@ fs::path refused(const std::string& name) {
   return fs::path(KVLAB_BINARY_DIR) / "tests/plugins/refused" / (name + ".so");
 }
 
+#if defined(__x86_64__)
+// tests/plugins/built holds a library as it was built for an older ABI.
+TEST(Registry, RefusesALibraryThatWasBuiltForAnOlderAbi) {
+  const fs::path old = fs::path(KVLAB_SOURCE_DIR) / "tests/plugins/built/abi1_x86_64.so";
+  EXPECT_NE(refusal(old).find("built for plugin ABI 1, this kvlab has ABI " + std::to_string(KVLAB_ABI_VERSION)),
+            std::string::npos)
+      << refusal(old);
+}
+#endif
+
 TEST(Registry, RefusesEachFlawWithItsReason) {
   const std::vector<std::pair<std::string, std::string>> expected{
       {"refused_magic", "magic"},
-      {"refused_version", "built for plugin ABI 99, this kvlab has ABI 1"},
+      {"refused_version", "built for plugin ABI 99, this kvlab has ABI " + std::to_string(KVLAB_ABI_VERSION)},
       {"refused_size", "wrong struct_size"},
       {"refused_id", "its id 'Not A Name' is not of the form"},
       {"refused_kind", "its kind is 3"},

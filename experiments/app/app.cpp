@@ -1,7 +1,9 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
+#include <kvlab/isa.hpp>
 
 #include <algorithm>
+#include <cstdlib>
 #include <iostream>
 
 #include "core/base/error.hpp"
@@ -75,6 +77,22 @@ int parse_and_run(CLI::App& cli, App& app, int argc, char** argv) {
   }
 }
 
+// KVLAB_ISA must name an instruction set that this machine has: a kernel that it lacks would be a crash.
+void check_isa() {
+  const char* name = std::getenv("KVLAB_ISA");
+  if (name == nullptr) return;
+  std::vector<std::string> names;
+  for (const Isa isa : all_isas) {
+    if (has_isa(isa)) names.emplace_back(name_of(isa));
+  }
+  if (std::find(names.begin(), names.end(), name) != names.end()) return;
+  const bool known = parse_isa(name).has_value();
+  std::string valid;
+  for (const auto& each : names) valid += (valid.empty() ? "" : ", ") + each;
+  throw InputError(std::string("KVLAB_ISA is '") + name + "'" +
+                   (known ? ", which this machine does not have" : suggestion(name, names)) + "; valid here: " + valid);
+}
+
 }  // namespace
 
 int run_app(int argc, char** argv, const std::string& commit) {
@@ -95,6 +113,7 @@ int run_app(int argc, char** argv, const std::string& commit) {
     app.exit_code = run_worker();
   });
   try {
+    check_isa();
     return parse_and_run(cli, app, argc, argv);
   } catch (const InputError& error) {
     return refuse_line(error.what());

@@ -1,5 +1,7 @@
 #include "experiments/measure/machine.hpp"
 
+#include <kvlab/isa.hpp>
+
 #include <sys/utsname.h>
 
 #include <algorithm>
@@ -48,6 +50,7 @@ std::vector<std::pair<std::string, Value>> machine_attributes() {
   return {
       {"cpu", proc_field("/proc/cpuinfo", "model name")},
       {"cpu_features", cpu_features()},
+      {"isa", std::string(name_of(chosen_isa()))},  // that kernels use
       {"cores", static_cast<std::int64_t>(allowed_cores())},
       {"memory_bytes", static_cast<std::int64_t>(kibibytes("/proc/meminfo", "MemTotal"))},
       {"last_level_cache_bytes", static_cast<std::int64_t>(last_level_cache_bytes())},

@@ -12,6 +12,8 @@ void ssyrk_(const char* uplo, const char* trans, const int* n, const int* k, con
 void sgemm_(const char* transa, const char* transb, const int* m, const int* n, const int* k, const float* alpha,
             const float* a, const int* lda, const float* b, const int* ldb, const float* beta, float* c,
             const int* ldc);
+void sgesdd_(const char* jobz, const int* m, const int* n, float* a, const int* lda, float* s, float* u, const int* ldu,
+             float* vt, const int* ldvt, float* work, const int* lwork, int* iwork, int* info);
 void openblas_set_num_threads(int threads) __attribute__((weak));
 }
 // NOLINTEND(readability-identifier-naming)
@@ -24,6 +26,35 @@ void eigen(int n, float* g, float* eigenvalues, std::span<float> work, std::span
   int info = 0;
   ssyevd_("V", "U", &n, g, &n, eigenvalues, work.data(), &lwork, iwork.data(), &liwork, &info);
   if (info != 0) throw std::runtime_error("ssyevd does not converge (info " + std::to_string(info) + ")");
+}
+
+namespace {
+
+// LAPACK's own least work for jobz S, and room to go by blocks of 64 columns.
+std::uint64_t sgesdd_work(std::uint64_t n, std::uint64_t c) {
+  const std::uint64_t least = n < c ? n : c;
+  const std::uint64_t most = n < c ? c : n;
+  return 4 * least * least + 7 * least + 64 * (most + least) + least * most;
+}
+
+}  // namespace
+
+// What sgesdd gives besides: singular values [least], left vectors [least, n].
+std::uint64_t svd_work(std::uint64_t n, std::uint64_t c) {
+  const std::uint64_t least = n < c ? n : c;
+  return least + least * n + sgesdd_work(n, c);
+}
+
+// Column-major [c, n] is x^T: its left singular vectors are x's right ones.
+void right_singular_vectors(int n, int c, float* x, float* v, std::span<float> work, std::span<int> iwork) {
+  const int least = n < c ? n : c;
+  float* values = work.data();
+  float* left = values + least;
+  float* rest = left + static_cast<std::ptrdiff_t>(least) * n;
+  const int lwork = static_cast<int>(sgesdd_work(static_cast<std::uint64_t>(n), static_cast<std::uint64_t>(c)));
+  int info = 0;
+  sgesdd_("S", &c, &n, x, &c, values, v, &c, left, &least, rest, &lwork, iwork.data(), &info);
+  if (info != 0) throw std::runtime_error("sgesdd does not converge (info " + std::to_string(info) + ")");
 }
 
 // x row-major [n, c] is x^T column-major [c, n], so the product here is x^T * (x^T)^T.

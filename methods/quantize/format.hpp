@@ -95,7 +95,7 @@ inline Group fit(const float* x, std::uint64_t count, std::uint64_t stride, unsi
     largest = std::max(largest, x[i * stride]);
   }
   const auto high = static_cast<float>((1 << bits) - 1);
-  const float zero = format.round(least);
+  const float zero = format.round(least) + 0.0F;  // never -0: equal blocks have equal bytes
   return {format.round(std::max(0.0F, largest - zero) / high), zero, 0, high};
 }
 

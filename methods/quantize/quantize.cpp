@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "attend.hpp"
+#include "attend_reference.hpp"
 #include "format.hpp"
 
 namespace quantize {
@@ -20,6 +22,9 @@ struct Quantize : kvlab::Codec {
   std::uint64_t group;
   ScaleDtype scale_dtype;
   Format format{};
+  Attend attend{};
+  const Kernels* fast = nullptr;
+  std::array<const Kernels*, 2> encoders{};  // the second for what the first's registers are too wide for
 
   static constexpr kvlab::Info info{
       .id = "quantize",
@@ -47,23 +52,30 @@ struct Quantize : kvlab::Codec {
     format = {
         bits,    symmetric, scales_along == Scales::per_channel, whole ? channels : group, ScaleFormat{scale_dtype},
         channels};
+    fast = kernels(kvlab::chosen_isa());
+    encoders = {fast, fast == nullptr ? nullptr : kernels(kvlab::Isa::avx2)};
+    attend = Attend(format, fast);
   }
 
   [[nodiscard]] std::uint64_t block_tokens() const { return format.per_channel && group > 0 ? group : 128; }
+  // A block at a time in attention, unless it is a long one.
+  [[nodiscard]] bool whole_blocks() const { return block_tokens() <= 256; }
   [[nodiscard]] std::uint64_t bound(std::uint64_t tokens) const {
     return format.code_bytes(tokens) + format.scale_bytes(tokens);
   }
   [[nodiscard]] std::uint64_t encode_scratch() const {
-    return kvlab::Scratch::size<float>(block_tokens() * format.channels);
+    return kvlab::Scratch::size<float>(block_tokens() * std::max<std::uint64_t>(format.channels, 8) + 128);
   }
 
   kvlab_parts encode(const kvlab::EncodeIn& in, std::span<std::uint8_t> out) const {
     kvlab::Scratch scratch = in.scratch;
     const std::uint64_t tokens = in.tokens.tokens;
-    const auto x = scratch.take<float>(tokens * format.channels);
-    in.tokens.read_all(x);
     std::uint8_t* scales = out.data() + format.code_bytes(tokens);
     std::uint8_t* zeros = scales + format.one_scale_array(tokens);
+    const kvlab_parts parts{format.code_bytes(tokens), format.scale_bytes(tokens), 0, 0};
+    if (fast_encode(in.tokens, out.data(), scales, zeros, scratch)) return parts;
+    const auto x = scratch.take<float>(tokens * format.channels);
+    in.tokens.read_all(x);
     const auto keep = [&](std::uint64_t index, const Group& fitted) {
       format.scale.store(scales, index, fitted.scale);
       if (!symmetric) format.scale.store(zeros, index, fitted.zero);
@@ -73,7 +85,26 @@ struct Quantize : kvlab::Codec {
     } else {
       encode_tokens(x.data(), tokens, out.data(), keep);
     }
-    return {format.code_bytes(tokens), format.scale_bytes(tokens), 0, 0};
+    return parts;
+  }
+
+  // With a kernel, if there is one for this shape: segments of whole registers.
+  bool fast_encode(const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales, std::uint8_t* zeros,
+                   kvlab::Scratch scratch) const {
+    const EncodeSetting setting{bits, symmetric, static_cast<unsigned>(scale_dtype), format.group};
+    if (format.per_channel) {
+      if (fast == nullptr || format.channels % 16 != 0) return false;
+      const auto bytes = scratch.take<std::uint8_t>(32 * (view.tokens + 15));
+      fast->encode_channels(setting, view, codes, scales, zeros, bytes.data());
+      return true;
+    }
+    if (format.channels % format.group != 0) return false;
+    for (const Kernels* kernels : encoders) {
+      if (kernels == nullptr || format.group % kernels->encode_channels_step != 0) continue;
+      kernels->encode_tokens(setting, view, codes, scales, zeros);
+      return true;
+    }
+    return false;
   }
 
   template <class Keep>
@@ -102,151 +133,31 @@ struct Quantize : kvlab::Codec {
   }
 
   void decode(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, kvlab::Rows rows,
-              kvlab::Scratch /*scratch*/) const {
-    const Reader reader(format, block.bytes, block.tokens);
-    if (format.per_channel) {
-      for (std::uint64_t c = 0; c < format.channels; ++c) {
-        const Codes codes = reader.codes(c);
-        const float scale = reader.scale(c, 0);
-        const float zero = reader.zero(c, 0);
-        for (std::uint64_t t = 0; t < count; ++t) {
-          rows[t][c] = static_cast<float>(codes[first + t]) * scale + zero;
-        }
-      }
-      return;
-    }
-    for (std::uint64_t t = 0; t < count; ++t) {
-      const Codes codes = reader.codes(first + t);
-      for_groups([&](std::uint64_t g, std::uint64_t from, std::uint64_t to) {
-        const float scale = reader.scale(first + t, g);
-        const float zero = reader.zero(first + t, g);
-        for (std::uint64_t c = from; c < to; ++c) rows[t][c] = static_cast<float>(codes[c]) * scale + zero;
-      });
-    }
+              kvlab::Scratch scratch) const {
+    if (!attend.decode(block, first, count, rows, scratch)) reference_decode(format, block, first, count, rows);
   }
+  [[nodiscard]] std::uint64_t decode_scratch() const { return attend.scratch(); }
 
-  // ---- attention on the bytes --------------------------------------------------------------------------------------
-  // per_token:    q.k̂ = sum over groups of s_g * (sum of q_c * code_c) + z_g * (sum of q_c)
-  // per_channel:  q.k̂ = sum over channels of (q_c * s_c) * code_c, + sum of q_c * z_c for all tokens of the block
-  // and the same the other way round for values. Prepared queries are the queries themselves and their sums a group.
+  // ---- attention on the bytes: attend.hpp --------------------------------------------------------------------------
 
-  [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const {
-    return queries * (format.channels + format.groups()) * sizeof(float);
-  }
-  [[nodiscard]] std::uint64_t attend_scratch() const { return kvlab::Scratch::size<float>(format.channels); }
-
+  [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const { return attend.prepared_bytes(queries); }
+  [[nodiscard]] std::uint64_t attend_scratch() const { return attend.scratch(); }
   void prepare(std::uint32_t /*kv_head*/, const float* queries, std::uint64_t count, void* prepared,
                kvlab::Scratch /*scratch*/) const {
-    auto* out = static_cast<float*>(prepared);
-    for (std::uint64_t q = 0; q < count; ++q, queries += format.channels) {
-      std::memcpy(out, queries, format.channels * sizeof(float));
-      out += format.channels;
-      for_groups([&](std::uint64_t /*g*/, std::uint64_t from, std::uint64_t to) {
-        float sum = 0;
-        for (std::uint64_t c = from; c < to; ++c) sum += queries[c];
-        *out++ = sum;
-      });
-    }
+    attend.prepare(queries, count, prepared);
   }
-
   void scores(const void* prepared, std::uint64_t queries, const kvlab::Block& block, std::uint64_t first,
               std::uint64_t count, kvlab::Rows out, kvlab::Scratch scratch) const {
-    const Reader reader(format, block.bytes, block.tokens);
-    const auto* query = static_cast<const float*>(prepared);
-    const std::uint64_t step = format.channels + format.groups();
-    if (format.per_channel) {
-      scores_by_channel(reader, query, queries, step, first, count, out);
-      return;
-    }
-    const auto row = scratch.take<float>(format.channels);
-    for (std::uint64_t t = 0; t < count; ++t) {
-      const Codes codes = reader.codes(first + t);
-      for (std::uint64_t c = 0; c < format.channels; ++c) row[c] = static_cast<float>(codes[c]);
-      for (std::uint64_t q = 0; q < queries; ++q) {
-        const float* values = query + q * step;
-        float score = 0;
-        for_groups([&](std::uint64_t g, std::uint64_t from, std::uint64_t to) {
-          float sum = 0;
-          for (std::uint64_t c = from; c < to; ++c) sum += values[c] * row[c];
-          score += reader.scale(first + t, g) * sum + reader.zero(first + t, g) * values[format.channels + g];
-        });
-        out[q][t] = score;
-      }
-    }
+    attend.scores(prepared, queries, block, first, count, out, scratch);
   }
-
-  void scores_by_channel(const Reader& reader, const float* query, std::uint64_t queries, std::uint64_t step,
-                         std::uint64_t first, std::uint64_t count, kvlab::Rows out) const {
-    for (std::uint64_t q = 0; q < queries; ++q) std::fill_n(out[q], count, 0.0F);
-    for (std::uint64_t c = 0; c < format.channels; ++c) {
-      const Codes codes = reader.codes(c);
-      const float scale = reader.scale(c, 0);
-      const float zero = reader.zero(c, 0);
-      for (std::uint64_t t = 0; t < count; ++t) {
-        const float key = static_cast<float>(codes[first + t]) * scale + zero;
-        for (std::uint64_t q = 0; q < queries; ++q) out[q][t] += query[q * step + c] * key;
-      }
-    }
-  }
-
-  [[nodiscard]] std::uint64_t width() const { return format.channels; }
-
+  [[nodiscard]] std::uint64_t width() const { return attend.width(); }
   void accumulate(const float* weights, std::uint64_t queries, std::uint64_t weight_stride, const kvlab::Block& block,
                   std::uint64_t first, std::uint64_t count, float* accumulator, kvlab::Scratch scratch) const {
-    const Reader reader(format, block.bytes, block.tokens);
-    if (format.per_channel) {
-      accumulate_by_channel(reader, weights, queries, weight_stride, first, count, accumulator);
-      return;
-    }
-    const auto row = scratch.take<float>(format.channels);
-    for (std::uint64_t t = 0; t < count; ++t) {
-      const Codes codes = reader.codes(first + t);
-      for_groups([&](std::uint64_t g, std::uint64_t from, std::uint64_t to) {
-        const float scale = reader.scale(first + t, g);
-        const float zero = reader.zero(first + t, g);
-        for (std::uint64_t c = from; c < to; ++c) row[c] = static_cast<float>(codes[c]) * scale + zero;
-      });
-      for (std::uint64_t q = 0; q < queries; ++q) {
-        const float weight = weights[q * weight_stride + t];
-        float* sums = accumulator + q * format.channels;
-        for (std::uint64_t c = 0; c < format.channels; ++c) sums[c] += weight * row[c];
-      }
-    }
+    attend.accumulate(weights, queries, weight_stride, block, first, count, accumulator, scratch);
   }
-
-  void accumulate_by_channel(const Reader& reader, const float* weights, std::uint64_t queries,
-                             std::uint64_t weight_stride, std::uint64_t first, std::uint64_t count,
-                             float* accumulator) const {
-    for (std::uint64_t c = 0; c < format.channels; ++c) {
-      const Codes codes = reader.codes(c);
-      const float scale = reader.scale(c, 0);
-      const float zero = reader.zero(c, 0);
-      for (std::uint64_t q = 0; q < queries; ++q) {
-        const float* weight = weights + q * weight_stride;
-        float sum = 0;
-        float total = 0;
-        for (std::uint64_t t = 0; t < count; ++t) {
-          sum += weight[t] * static_cast<float>(codes[first + t]);
-          total += weight[t];
-        }
-        accumulator[q * format.channels + c] += scale * sum + zero * total;
-      }
-    }
-  }
-
   void finish(std::uint32_t /*kv_head*/, const float* accumulator, std::uint64_t queries, float* rows,
               kvlab::Scratch /*scratch*/) const {
-    std::memcpy(rows, accumulator, queries * format.channels * sizeof(float));
-  }
-
- private:
-  // Calls body(group, first channel, end); one group of all channels when scales are per channel.
-  template <class Body>
-  void for_groups(Body&& body) const {
-    const std::uint64_t size = format.per_channel ? format.channels : format.group;
-    for (std::uint64_t g = 0, from = 0; from < format.channels; ++g, from += size) {
-      body(g, from, std::min(from + size, format.channels));
-    }
+    attend.finish(accumulator, queries, rows);
   }
 };
 

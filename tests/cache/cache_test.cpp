@@ -84,7 +84,7 @@ void check(const Pipeline& pipeline, const Data& data, ThreadPool& pool) {
   for (const auto& head : decoded.kept) ASSERT_EQ(head.size(), kept);
 
   const auto expected = test::attention(data, decoded.keys, decoded.values, decoded.kept);
-  EXPECT_LT(test::relative(attend(cache, data, pool), expected), 2e-5);
+  EXPECT_LT(test::relative(attend(cache, data, pool), expected), test::attention_tolerance);
 
   std::vector<std::byte> keys(data.stored_keys.size(), std::byte{1});
   std::vector<std::byte> values(data.stored_values.size(), std::byte{1});
@@ -98,7 +98,7 @@ void check(const Pipeline& pipeline, const Data& data, ThreadPool& pool) {
 
   cache.prefill(data.prefill(), pool);  // again: the same cache
   EXPECT_EQ(cache.bytes().total(), bytes.total());
-  EXPECT_LT(test::relative(attend(cache, data, pool), expected), 2e-5);
+  EXPECT_LT(test::relative(attend(cache, data, pool), expected), test::attention_tolerance);
 }
 
 Pipeline raw() { return {}; }
@@ -223,7 +223,7 @@ TEST(Cache, TilesAndAttentionOnTheBytesAgree) {
     a.prefill(data.prefill(), pool);
     b.prefill(data.prefill(), pool);
     const auto expected = attend(b, data, pool);
-    EXPECT_LT(test::relative(attend(a, data, pool), expected), 1e-5) << scales;
+    EXPECT_LT(test::relative(attend(a, data, pool), expected), test::attention_tolerance) << scales;
   }
 }
 

@@ -37,6 +37,11 @@ def test_wrong_flags_are_refused_in_one_line():
     refused(run("run", "/nowhere.yaml"), "/nowhere.yaml: cannot be read")
 
 
+def test_an_instruction_set_that_is_not_there_is_refused():
+    refused(run("list", env={"KVLAB_ISA": "avx3"}), "KVLAB_ISA is 'avx3'", "valid here: scalar")
+    assert run("list", env={"KVLAB_ISA": "scalar"}).returncode == 0
+
+
 def test_what_cannot_be_used_is_refused_before_work():
     with folder() as place:
         experiment = Path(place) / "e.yaml"

@@ -132,6 +132,19 @@ std::vector<double> attention(const Data& data, const std::vector<float>& keys, 
   return out;
 }
 
+ForcedIsa::ForcedIsa(Isa isa) {
+  if (const char* name = std::getenv("KVLAB_ISA"); name != nullptr) before_ = name;
+  setenv("KVLAB_ISA", name_of(isa), 1);
+}
+
+ForcedIsa::~ForcedIsa() {
+  if (before_) {
+    setenv("KVLAB_ISA", before_->c_str(), 1);
+  } else {
+    unsetenv("KVLAB_ISA");
+  }
+}
+
 Folder::Folder() {
   std::string name = (std::filesystem::temp_directory_path() / "kvlab-test-XXXXXX").string();
   if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary folder");

@@ -1,8 +1,11 @@
 // What several tests need: the methods of this build, layers with data, a folder of one's own.
 #pragma once
 
+#include <kvlab/isa.hpp>
+
 #include <filesystem>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -50,9 +53,25 @@ LayerShape shape(std::uint64_t batch, std::uint32_t kv_heads, std::uint32_t quer
 std::vector<double> attention(const Data& data, const std::vector<float>& keys, const std::vector<float>& values,
                               const std::vector<std::vector<std::uint32_t>>& kept);
 
+// What attention on the bytes may differ by from attention over the decoded rows: codecs may round queries and weights
+// to 16 bits. A tenth of the 2e-3 that the project promises.
+inline constexpr double attention_tolerance = 2e-4;
+
 // |a - b| / |b|
 template <class A, class B>
 double relative(const std::vector<A>& a, const std::vector<B>& b);
+
+// Sets KVLAB_ISA, and puts it back: instances made meanwhile use that instruction set.
+class ForcedIsa {
+ public:
+  explicit ForcedIsa(Isa isa);
+  ~ForcedIsa();
+  ForcedIsa(const ForcedIsa&) = delete;
+  ForcedIsa& operator=(const ForcedIsa&) = delete;
+
+ private:
+  std::optional<std::string> before_;
+};
 
 // A folder that is removed at the end.
 class Folder {

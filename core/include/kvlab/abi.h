@@ -1,4 +1,4 @@
-/* The plugin ABI of kvlab, version 1.
+/* The plugin ABI of kvlab, version 2.
  *
  * A plugin is a shared object that exports one symbol, `kvlab_plugin`, a constant kvlab_descriptor. It is a codec
  * (turns a block of K or V into bytes and back) or a selector (scores tokens). Plugins written in C++ include
@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 #define KVLAB_ABI_MAGIC 0x3142414c564bULL /* "KVLAB1" read as little-endian bytes */
-#define KVLAB_ABI_VERSION 1u
+#define KVLAB_ABI_VERSION 2u
 #define KVLAB_PLUGIN_SYMBOL "kvlab_plugin"
 #define KVLAB_EXPORT __attribute__((visibility("default")))
 
@@ -122,10 +122,29 @@ typedef struct kvlab_layer {
   uint32_t reserved;
 } kvlab_layer;
 
-/* What the host offers to a plugin. Valid for the life of the process. */
+/* Rows of numbers that a kernel of the host walks: token t's channels start `t * stride` elements after `base`. */
+typedef struct kvlab_rows {
+  const void* base; /* aligned to its element */
+  kvlab_dtype dtype;
+  uint32_t reserved;
+  uint64_t stride; /* >= channels */
+  uint64_t tokens;
+  uint64_t channels; /* 1 .. 512 */
+  const void* ahead; /* will be read next: prefetched as the rows are walked. A hint; null: nothing */
+  uint64_t ahead_size;
+} kvlab_rows;
+
+/* What the host offers to a plugin. Valid for the life of the process. Its kernels are those of the core, for the
+ * instruction set of this machine. */
 typedef struct kvlab_host {
   uint32_t struct_size;
   uint32_t abi_version;
+  /* out[i * out_stride + t] = q_i . row t, for `count` queries of `channels` f32 */
+  void (*dots)(const kvlab_rows* rows, const float* queries, uint64_t query_stride, uint64_t count, float* out,
+               uint64_t out_stride);
+  /* sums[i * sum_stride + c] += sum over t of weights[i * weight_stride + t] * row t's channel c */
+  void (*sums)(const kvlab_rows* rows, const float* weights, uint64_t weight_stride, uint64_t count, float* sums,
+               uint64_t sum_stride);
   void (*log)(uint32_t level, const char* text); /* 0 debug, 1 info, 2 warning, 3 error; any thread */
   const void* make_codec;                        /* reserved: a codec by name, for wrappers such as a rotation */
 } kvlab_host;
@@ -159,13 +178,18 @@ typedef struct kvlab_queries {
 typedef struct kvlab_block {
   uint32_t struct_size;
   uint32_t heads;       /* 1; more is reserved */
-  const uint8_t* bytes; /* 64-byte aligned */
+  const uint8_t* bytes; /* 64-byte aligned; the KVLAB_READABLE bytes after its `size` may be read, and mean nothing */
   uint64_t size;
   uint64_t tokens;
   const uint32_t* positions; /* [tokens] in the sequence, not always ascending; null: from first_position on */
   uint32_t first_position;
-  uint32_t kv_head; /* the (first) KV head this block is of */
+  uint32_t kv_head;     /* the (first) KV head this block is of */
+  const uint8_t* ahead; /* bytes that the next call will read: prefetch them as you go. A hint; null: none */
+  uint64_t ahead_size;
 } kvlab_block;
+
+/* So many bytes after a block may be read: loads of whole registers need no special end. */
+#define KVLAB_READABLE 64u
 
 /* What a block's bytes are, for the result's columns. They add up to its size. Padding is payload. */
 typedef struct kvlab_parts {
@@ -264,7 +288,8 @@ typedef struct kvlab_attend_values {
   uint32_t struct_size;
   uint32_t reserved;
   uint64_t (*width)(const kvlab_codec* codec); /* floats a query */
-  /* accumulator[i * width + .] += sum over t of weights[i * weight_stride + t] * v̂_(first + t) */
+  /* accumulator[i * width + .] += sum over t of weights[i * weight_stride + t] * v̂_(first + t). Weights are those of
+   * a softmax before it is normalised: finite, 0 or more. */
   kvlab_status (*accumulate)(const kvlab_codec* codec, const float* weights, uint64_t queries, uint64_t weight_stride,
                              const kvlab_block* block, uint64_t first, uint64_t count, float* accumulator,
                              void* scratch, kvlab_message* message);

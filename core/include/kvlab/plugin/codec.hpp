@@ -30,6 +30,7 @@ struct EncodeIn {
 
 struct Codec {
   Layer layer;
+  const kvlab_host* host = nullptr;  // kernels of the host: abi.h
 
   void start() {}
   [[nodiscard]] std::uint64_t head_dim() const { return layer.head_dim(); }
@@ -45,9 +46,11 @@ struct Codec {
 namespace detail {
 
 template <class Method, class Handle>
-kvlab_status create_method(const kvlab_layer* layer, const kvlab_value* values, Handle** out, kvlab_message* message) {
+kvlab_status create_method(const kvlab_host* host, const kvlab_layer* layer, const kvlab_value* values, Handle** out,
+                           kvlab_message* message) {
   return guarded(message, [&] {
     auto method = std::make_unique<Method>();
+    method->host = host;
     method->layer = Layer(*layer);
     assign_all(*method, values);
     method->start();
@@ -59,9 +62,9 @@ template <class Method>
 struct CodecTable {
   static const Method& self(const kvlab_codec* codec) { return *reinterpret_cast<const Method*>(codec); }
 
-  static kvlab_status create(const kvlab_host* /*host*/, const kvlab_layer* layer, const kvlab_value* values,
+  static kvlab_status create(const kvlab_host* host, const kvlab_layer* layer, const kvlab_value* values,
                              kvlab_codec** out, kvlab_message* message) {
-    return create_method<Method>(layer, values, out, message);
+    return create_method<Method>(host, layer, values, out, message);
   }
   static void destroy(kvlab_codec* codec) { delete reinterpret_cast<Method*>(codec); }
   static kvlab_status traits(const kvlab_codec* codec, kvlab_codec_traits* out) {

@@ -35,6 +35,7 @@ struct HeadView {
 
 struct Selector {
   Layer layer;
+  const kvlab_host* host = nullptr;
 
   void start() {}
   [[nodiscard]] unsigned reads() const { return 0; }
@@ -47,9 +48,9 @@ template <class Method>
 struct SelectorTable {
   static const Method& self(const kvlab_selector* selector) { return *reinterpret_cast<const Method*>(selector); }
 
-  static kvlab_status create(const kvlab_host* /*host*/, const kvlab_layer* layer, const kvlab_value* values,
+  static kvlab_status create(const kvlab_host* host, const kvlab_layer* layer, const kvlab_value* values,
                              kvlab_selector** out, kvlab_message* message) {
-    return create_method<Method>(layer, values, out, message);
+    return create_method<Method>(host, layer, values, out, message);
   }
   static void destroy(kvlab_selector* selector) { delete reinterpret_cast<Method*>(selector); }
   static std::uint32_t reads(const kvlab_selector* selector) { return self(selector).reads(); }
