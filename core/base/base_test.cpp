@@ -7,6 +7,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "core/base/arena.hpp"
 #include "core/base/child.hpp"
 #include "core/base/error.hpp"
 #include "core/base/hash.hpp"
@@ -47,16 +48,51 @@ TEST(ThreadPool, ThrowsTheFirstExceptionAndWorksOn) {
 
 TEST(Arena, DealsOutAlignedPiecesAndCountsThem) {
   Arena arena;
-  arena.reset(1024);
-  for (const std::size_t bytes : {1U, 64U, 65U, 0U}) {
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(arena.allocate(bytes)) % 64, 0U);
+  {
+    std::vector<std::shared_ptr<Piece>> pieces;
+    for (const std::uint64_t bytes : {1U, 64U, 65U}) {
+      pieces.push_back(arena.allocate(bytes, bytes));
+      EXPECT_EQ(reinterpret_cast<std::uintptr_t>(pieces.back()->data()) % 64, 0U);
+    }
+    EXPECT_EQ(arena.requested(), 130U);
+    EXPECT_EQ(arena.reserved(), 64U + 64U + 128U);
+    pieces[2]->use(100);
+    EXPECT_EQ(arena.requested(), 165U);
+    const std::byte* freed = pieces[1]->data();
+    pieces[1].reset();
+    EXPECT_EQ(arena.reserved(), 192U);
+    pieces[1] = arena.allocate(60, 60);
+    EXPECT_EQ(pieces[1]->data(), freed);  // a piece of the size is used again
   }
-  EXPECT_EQ(arena.requested(), 130U);
-  EXPECT_EQ(arena.reserved(), 64U + 64U + 128U);
-  EXPECT_THROW(arena.allocate(1000), std::bad_alloc);
-  EXPECT_EQ(arena.reserved(), 256U);
-  const std::byte* first = (arena.reset(512), arena.allocate(8));
-  EXPECT_EQ((arena.reset(512), arena.allocate(8)), first);  // warm memory is used again
+  EXPECT_EQ(arena.requested(), 0U);
+  EXPECT_EQ(arena.reserved(), 0U);
+}
+
+TEST(Arena, IsDealtFromTheFrontAgainOnceAllIsFree) {
+  Arena arena;
+  const std::byte* first = arena.allocate(1000, 0)->data();
+  auto a = arena.allocate(64, 0);
+  EXPECT_EQ(a->data(), first);
+  const auto b = arena.allocate(64, 0);
+  EXPECT_EQ(b->data(), first + 64);
+}
+
+TEST(Arena, KeepsItsBudget) {
+  Arena arena(1024);
+  const auto piece = arena.allocate(512, 512);
+  arena.check(512);
+  EXPECT_THROW(arena.check(513), BudgetError);
+  EXPECT_THROW(arena.allocate(513, 1), BudgetError);
+  EXPECT_EQ(arena.reserved(), 512U);
+  const auto rest = arena.allocate(512, 512);
+  EXPECT_THROW(arena.allocate(1, 1), BudgetError);
+}
+
+TEST(Arena, MemoryDoesNotGrowWithTimesOfUse) {
+  Arena arena;
+  std::vector<std::shared_ptr<Piece>> ring(100);
+  for (std::size_t i = 0; i < 100000; ++i) ring[i % ring.size()] = arena.allocate(4000 + i % 3 * 100, 1);
+  EXPECT_LT(arena.mapped(), std::uint64_t{3} << 20);
 }
 
 TEST(Nearest, SuggestsWhatIsNearOrAllOfAFew) {

@@ -40,20 +40,4 @@ std::byte* Buffer::ensure_bytes(std::size_t bytes) {
   return data_.get();
 }
 
-void Arena::reset(std::size_t capacity) {
-  if (capacity > mapping_.size()) mapping_ = Mapping(capacity);
-  used_ = 0;
-  requested_ = 0;
-}
-
-std::byte* Arena::allocate(std::size_t bytes) {
-  const std::size_t start = used_.fetch_add(padded(bytes));
-  if (start + padded(bytes) > mapping_.size()) {
-    used_ -= padded(bytes);
-    throw std::bad_alloc();
-  }
-  requested_ += bytes;
-  return mapping_.data() + start;
-}
-
 }  // namespace kvlab

@@ -1,7 +1,6 @@
-// Memory of the laboratory: page-aligned, in huge pages where the kernel gives them, counted.
+// Memory of the laboratory: page-aligned, in huge pages where the kernel gives them.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -49,28 +48,6 @@ class Buffer {
   };
   std::unique_ptr<std::byte[], Free> data_;
   std::size_t size_ = 0;
-};
-
-// Deals out pieces of one mapping, front to back, 64-byte aligned; all are given back at once. `allocate` may be
-// called from several threads at a time. It keeps two sums, which the cache's own byte count is tested against:
-// requested() what was asked for, and reserved() that with the padding that alignment took.
-class Arena {
- public:
-  static constexpr std::size_t alignment = 64;
-  static constexpr std::size_t padded(std::size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
-
-  // Room for that many padded bytes; throws std::bad_alloc. An arena that has the room keeps its warm pages.
-  void reset(std::size_t capacity);
-  std::byte* allocate(std::size_t bytes);  // throws std::bad_alloc when the room is used up
-
-  [[nodiscard]] std::size_t capacity() const { return mapping_.size(); }
-  [[nodiscard]] std::uint64_t requested() const { return requested_; }
-  [[nodiscard]] std::uint64_t reserved() const { return used_; }
-
- private:
-  Mapping mapping_;
-  std::atomic<std::uint64_t> used_{0};
-  std::atomic<std::uint64_t> requested_{0};
 };
 
 }  // namespace kvlab

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <string>
+#include <unordered_set>
+#include <utility>
 
 #include "core/base/error.hpp"
-#include "core/cache/attend.hpp"
+#include "core/cache/append.hpp"
 #include "core/cache/prefill.hpp"
 
 namespace kvlab {
@@ -17,72 +19,130 @@ Role make_role(const std::optional<MethodSpec>& spec, const LayerShape& shape, s
   return made;
 }
 
+// Memory that is larger than caches is written past them.
+constexpr std::uint64_t beyond_caches = std::uint64_t{64} << 20;
+constexpr std::uint64_t most_tokens = std::uint64_t{1} << 31;
+
 }  // namespace
 
-LayerCache::LayerCache(const Pipeline& pipeline, const LayerShape& shape)
+LayerCache::LayerCache(const Pipeline& pipeline, const LayerShape& shape, std::shared_ptr<CacheMemory> memory)
     : shape_((shape.check(), shape)),
       pipeline_(pipeline),
       keys_(make_role(pipeline.keys, shape, KVLAB_ROLE_KEYS)),
       values_(make_role(pipeline.values, shape, KVLAB_ROLE_VALUES)),
-      heads_(shape.heads()) {
+      memory_(std::move(memory)),
+      sequences_(shape.batch, empty()) {
   for (const auto& step : pipeline.select) selectors_.emplace_back(step.selector, shape.describe(KVLAB_ROLE_BOTH));
 }
 
+// ---- sequences -----------------------------------------------------------------------------------------------------
+
+const LayerCache::Sequence& LayerCache::at(std::uint64_t sequence) const {
+  if (sequence >= sequences_.size() || !sequences_[sequence].live) {
+    throw InputError("there is no sequence " + std::to_string(sequence) + "; there are " +
+                     std::to_string(sequences_.size()) + " slots");
+  }
+  return sequences_[sequence];
+}
+
+std::uint32_t LayerCache::add() {
+  const auto free = std::find_if(sequences_.begin(), sequences_.end(), [](const Sequence& s) { return !s.live; });
+  const auto slot = static_cast<std::uint32_t>(free - sequences_.begin());
+  if (free == sequences_.end()) {
+    sequences_.push_back(empty());
+  } else {
+    *free = empty();
+  }
+  return slot;
+}
+
+std::uint32_t LayerCache::fork(std::uint64_t sequence) {
+  Sequence copy = at(sequence);
+  const std::uint32_t slot = add();
+  sequences_[slot] = std::move(copy);
+  return slot;
+}
+
+void LayerCache::clear(std::uint64_t sequence) { at(sequence) = empty(); }
+
+void LayerCache::remove(std::uint64_t sequence) {
+  at(sequence) = empty();
+  sequences_[sequence].live = false;
+}
+
+// ---- tokens --------------------------------------------------------------------------------------------------------
+
 void LayerCache::prefill(const Prefill& input, ThreadPool& pool) {
-  constexpr std::uint64_t most_tokens = std::uint64_t{1} << 31;
+  sequences_.assign(shape_.batch, empty());
+  fill(0, shape_.batch, input, pool);
+}
+
+void LayerCache::prefill(std::uint64_t sequence, const Prefill& input, ThreadPool& pool) {
+  at(sequence) = empty();
+  fill(sequence, 1, input, pool);
+}
+
+void LayerCache::fill(std::uint64_t first, std::uint64_t count, const Prefill& input, ThreadPool& pool) {
   if (input.tokens > most_tokens) throw InputError("tokens is " + std::to_string(input.tokens) + "; valid: 0 .. 2^31");
-  tokens_ = input.tokens;
-  workspaces_.resize(pool.threads());
-  arena_.reset(shape_.heads() * head_capacity(pipeline_, keys_, values_, tokens_));
-  pool.parallel_for(shape_.heads(), [&](std::size_t index, std::size_t thread) {
-    HeadPrefill head(pipeline_, selectors_, shape_, input, arena_, workspaces_[thread], index / shape_.kv_heads,
-                     static_cast<std::uint32_t>(index % shape_.kv_heads));
-    head.run(keys_, values_, heads_[index]);
-  });
+  CacheMemory& memory = *memory_;
+  memory.workspaces.resize(std::max(memory.workspaces.size(), pool.threads()));
+  const std::uint64_t capacity = count * shape_.kv_heads * head_capacity(pipeline_, keys_, values_, input.tokens);
+  memory.arena.prepare(capacity);
+  try {
+    pool.parallel_for(count * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
+      const std::uint64_t sequence = index / shape_.kv_heads;
+      const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
+      HeadPrefill head(pipeline_, selectors_, shape_, input, memory.arena, memory.workspaces[thread], sequence, kv_head,
+                       capacity >= beyond_caches);
+      head.run(keys_, values_, sequences_[first + sequence].heads[kv_head]);
+    });
+  } catch (...) {
+    for (std::uint64_t i = 0; i < count; ++i) sequences_[first + i] = empty();
+    throw;
+  }
+  for (std::uint64_t i = 0; i < count; ++i) sequences_[first + i].tokens = input.tokens;
 }
 
-namespace {
-
-// Into how many parts the tokens of a head are split, so that all threads have work: a matter of the cache alone, for
-// a result must not depend on how many threads there are.
-std::uint64_t parts_of(std::uint64_t tokens, std::uint64_t heads) {
-  constexpr std::uint64_t wanted = 128;  // parts of a layer
-  constexpr std::uint64_t least_tokens = 1024;
-  return std::clamp<std::uint64_t>(tokens / least_tokens, 1, (wanted + heads - 1) / heads);
-}
-
-}  // namespace
-
-void LayerCache::attend(const QueryTensor& queries, float* out, ThreadPool& pool) {
-  if (queries.count() == 0) return;
-  workspaces_.resize(std::max(workspaces_.size(), pool.threads()));
-  const std::uint64_t rows = queries.count() * shape_.group();
-  const std::uint64_t size = part_size(*this, rows);
-  attend_parts_.clear();
-  for (std::size_t head = 0; head < heads_.size(); ++head) {
-    const std::uint64_t parts = parts_of(heads_[head].positions.tokens(), heads_.size());
-    for (std::uint64_t part = 0; part < parts; ++part) attend_parts_.push_back({head, part, parts});
-  }
-  float* memory = part_memory_.ensure<float>(attend_parts_.size() * size);
-  auto* left = parts_left_.ensure<std::atomic<std::uint64_t>>(heads_.size());
-  for (const auto& part : attend_parts_) {
-    if (part.index == 0) std::construct_at(left + part.head, part.of);
-  }
-  pool.parallel_for(attend_parts_.size(), [&](std::size_t index, std::size_t thread) {
-    const AttendPart& part = attend_parts_[index];
-    const Head& head = heads_[part.head];
-    const auto kv_head = static_cast<std::uint32_t>(part.head % shape_.kv_heads);
-    const std::uint64_t first_row =
-        queries.count() * (part.head / shape_.kv_heads * shape_.query_heads + std::uint64_t{kv_head} * shape_.group());
-    const QueryRows own{queries.base + first_row * shape_.head_dim_keys, rows, queries.positions};
-    const std::uint64_t tokens = head.positions.tokens();
-    float* base = memory + (index - part.index) * size;
-    attend_part(*this, head, kv_head, own, tokens * part.index / part.of, tokens * (part.index + 1) / part.of,
-                base + part.index * size, workspaces_[thread]);
-    if (left[part.head].fetch_sub(1) == 1) {  // the last one merges, always in the same order
-      merge_parts(*this, kv_head, own, base, part.of, out + first_row * shape_.head_dim_values, workspaces_[thread]);
+void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
+  if (!selectors_.empty()) throw InputError("tokens cannot be appended in a pipeline with selectors yet");
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    if (std::find(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), sequences[i]) !=
+        sequences.begin() + static_cast<std::ptrdiff_t>(i)) {
+      throw InputError("sequence " + std::to_string(sequences[i]) + " is named twice");
     }
-  });
+    if (at(sequences[i]).tokens + tokens > most_tokens) {
+      throw InputError("sequence " + std::to_string(sequences[i]) + " would have more than 2^31 tokens");
+    }
+  }
+}
+
+void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+                        const KvTensor& values, ThreadPool& pool) {
+  check_append(sequences, tokens);
+  if (tokens == 0) return;
+  CacheMemory& memory = *memory_;
+  std::uint64_t needed = 0;
+  for (const std::uint32_t sequence : sequences) {
+    for (const Head& head : at(sequence).heads) needed += append_capacity(pipeline_, keys_, values_, head, tokens);
+  }
+  memory.arena.check(needed);
+  memory.workspaces.resize(std::max(memory.workspaces.size(), pool.threads()));
+  const auto step = static_cast<std::int64_t>(size_of(shape_.dtype));
+  try {
+    pool.parallel_for(sequences.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
+      const std::uint64_t i = index / shape_.kv_heads;
+      const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
+      Sequence& sequence = sequences_[sequences[i]];
+      HeadAppend(pipeline_, memory.arena, memory.workspaces[thread], kv_head)
+          .run(keys_, values_, {keys.head(i, kv_head, shape_.dtype), keys.token_stride * step},
+               {values.head(i, kv_head, shape_.dtype), values.token_stride * step},
+               static_cast<std::uint32_t>(sequence.tokens), tokens, sequence.heads[kv_head]);
+    });
+  } catch (...) {
+    for (const std::uint32_t sequence : sequences) sequences_[sequence] = empty();
+    throw;
+  }
+  for (const std::uint32_t sequence : sequences) sequences_[sequence].tokens += tokens;
 }
 
 void LayerCache::decode(const Role& role, const Head& head, std::uint32_t kv_head, const Segment& segment,
@@ -97,25 +157,24 @@ void LayerCache::decode(const Role& role, const Head& head, std::uint32_t kv_hea
   role.codec->decode(block, first - segment.first, count, rows, role.channels, scratch);
 }
 
+// ---- memory --------------------------------------------------------------------------------------------------------
+
+// Pieces that several sequences share are counted once.
 Bytes LayerCache::bytes() const {
   Bytes sum;
-  for (const auto& head : heads_) sum += head.bytes;
-  return sum;
-}
-
-Bytes total_bytes(std::span<const std::unique_ptr<LayerCache>> layers) {
-  Bytes sum;
-  std::vector<std::uint64_t> shared;
-  for (const auto& layer : layers) {
-    sum += layer->bytes();
-    for (const Role* role : {&layer->keys(), &layer->values()}) {
-      if (!role->codec) continue;
-      const kvlab_codec_traits& traits = role->codec->traits();
-      if (traits.state_key != 0) {
-        if (std::find(shared.begin(), shared.end(), traits.state_key) != shared.end()) continue;
-        shared.push_back(traits.state_key);
+  std::unordered_set<const Piece*> shared;
+  const auto first_time = [&](const std::shared_ptr<Piece>& piece) {
+    return piece.use_count() == 1 || shared.insert(piece.get()).second;
+  };
+  for (const auto& sequence : sequences_) {
+    for (const auto& head : sequence.heads) {
+      const auto& positions = head.positions.piece();
+      if (positions != nullptr && first_time(positions)) sum.indices += positions->used();
+      for (const auto* segments : {&head.keys, &head.values}) {
+        for (const auto& segment : *segments) {
+          if (first_time(segment.piece)) sum += segment.bytes;
+        }
       }
-      sum.bases += traits.state_bytes;
     }
   }
   return sum;

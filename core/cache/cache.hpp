@@ -1,19 +1,27 @@
 // The compressed KV cache of one layer for a batch of sequences.
 //
 // prefill() runs the pipeline on every (sequence, KV head) pair: selectors drop tokens, what is left between sinks and
-// tail is encoded in blocks. The heads may keep different numbers of tokens. attend() and decompress() read what
-// bytes() counts and nothing else: there is no copy of the original.
+// tail is encoded in blocks. append() adds tokens behind: they stay raw until a whole block of them lies before the
+// tail, and then that block is encoded; nothing encoded before is touched. Sequences may differ in length, and heads in
+// the tokens that they keep. attend() and decompress() read what bytes() counts and nothing else: there is no copy of
+// the original.
 //
-// Threads: one call at a time on an object; each call spreads its heads over the pool.
-// Errors: InputError for shapes and budgets that do not fit, MethodError for a method that fails, std::bad_alloc.
+// Sequences are slots, numbered from 0; at first there are shape.batch empty ones. A fork shares the pieces of memory
+// of its origin until one of the two writes into them; what is shared is counted once.
+//
+// Threads: one call at a time on an object, and on all that share its memory; each call spreads its heads over the
+// pool. Errors: InputError for shapes and budgets that do not fit, BudgetError where the memory's budget is used up,
+// MethodError for a method that fails, std::bad_alloc. After BudgetError from append() all is as before the call;
+// after any other error from append() or prefill() the sequences of the call are empty.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "core/base/memory.hpp"
+#include "core/base/arena.hpp"
 #include "core/base/thread_pool.hpp"
 #include "core/cache/head.hpp"
 #include "core/cache/layer.hpp"
@@ -44,30 +52,65 @@ struct Workspace {
   std::vector<std::uint32_t> survivors;
 };
 
+// What the layers of a model may share.
+struct CacheMemory {
+  explicit CacheMemory(std::uint64_t budget = Arena::no_budget) : arena(budget) {}
+
+  Arena arena;
+  std::vector<Workspace> workspaces;  // a thread
+  Buffer parts;                       // of attend
+  Buffer parts_left;
+};
+
 class LayerCache {
  public:
-  LayerCache(const Pipeline& pipeline, const LayerShape& shape);
+  LayerCache(const Pipeline& pipeline, const LayerShape& shape,
+             std::shared_ptr<CacheMemory> memory = std::make_shared<CacheMemory>());
 
   [[nodiscard]] const LayerShape& shape() const { return shape_; }
+  [[nodiscard]] std::uint64_t sequences() const { return sequences_.size(); }
+  [[nodiscard]] std::uint64_t tokens(std::uint64_t sequence) const { return at(sequence).tokens; }  // that it was given
 
-  // Replaces what the cache held; a second prefill of the same size finds its memory warm.
+  // ---- sequences ---------------------------------------------------------------------------------------------------
+
+  std::uint32_t add();                         // an empty one; a removed one's slot is used first
+  std::uint32_t fork(std::uint64_t sequence);  // a new one with the same tokens
+  void clear(std::uint64_t sequence);          // empties it
+  void remove(std::uint64_t sequence);         // gives its slot back
+
+  // ---- tokens ------------------------------------------------------------------------------------------------------
+
+  // Replaces what all sequences held, one of the input's each: there are shape.batch. A second prefill of the same size
+  // finds its memory warm.
   void prefill(const Prefill& input, ThreadPool& pool);
+  // Of one sequence: the input's batch is 1.
+  void prefill(std::uint64_t sequence, const Prefill& input, ThreadPool& pool);
+  // `tokens` more for each of these sequences, at the positions after its last; tensor sequence i is of sequences[i].
+  // A pipeline with selectors is refused: they would have to drop tokens as others come.
+  void append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+              const KvTensor& values, ThreadPool& pool);
 
-  // o = softmax(scale q k̂) v̂ over the kept tokens, in a layer with window W over those at positions > p - W, by
-  // online softmax, all query heads of a KV head in one pass. Queries attend to the whole prefill: their positions
-  // are at or after its end. out: f32 [batch, query_head, query, head_dim_values]; 0 where nothing is left.
+  // o = softmax(scale q k̂) v̂ over the kept tokens at positions <= the query's, in a layer with window W over those
+  // > p - W, by online softmax, all query heads of a KV head in one pass. out: f32 [sequence, query_head, query,
+  // head_dim_values]; 0 where nothing is left. This one: all sequences, the same positions in each.
   void attend(const QueryTensor& queries, float* out, ThreadPool& pool);
+  // queries: f32 [sequence, query_head, query, channel], positions: [sequence, query], ascending in each.
+  void attend(std::span<const std::uint32_t> sequences, const float* queries, std::span<const std::uint32_t> positions,
+              float* out, ThreadPool& pool);
 
-  // All tokens in the workload's dtype at their positions, [batch, kv_head, token, channel] contiguous; dropped 0.
+  // All sequences in the workload's dtype at their positions, [sequence, kv_head, token, channel] contiguous with as
+  // many tokens each as the longest has; dropped and missing ones 0.
   void decompress(void* keys, void* values, ThreadPool& pool);
 
-  // Without the codecs' own state: see total_bytes.
+  // ---- memory ------------------------------------------------------------------------------------------------------
+
+  // Without the codecs' own state: CacheManager adds it.
   [[nodiscard]] Bytes bytes() const;
-  [[nodiscard]] std::uint64_t requested_bytes() const { return arena_.requested(); }  // asked of the allocator
-  [[nodiscard]] std::uint64_t reserved_bytes() const { return arena_.reserved(); }    // held by it
+  [[nodiscard]] std::uint64_t requested_bytes() const { return memory_->arena.requested(); }  // asked of the allocator
+  [[nodiscard]] std::uint64_t reserved_bytes() const { return memory_->arena.reserved(); }    // held by it
 
   [[nodiscard]] const Head& head(std::uint64_t sequence, std::uint32_t kv_head) const {
-    return heads_[sequence * shape_.kv_heads + kv_head];
+    return at(sequence).heads[kv_head];
   }
   [[nodiscard]] const Role& keys() const { return keys_; }
   [[nodiscard]] const Role& values() const { return values_; }
@@ -78,29 +121,35 @@ class LayerCache {
                      std::uint64_t first, std::uint64_t count, float* rows, Workspace& workspace);
 
  private:
+  struct Sequence {
+    std::uint64_t tokens = 0;
+    bool live = true;
+    std::vector<Head> heads;  // a KV head
+  };
+  struct AttendPart {
+    std::size_t sequence;  // of the call
+    std::uint32_t kv_head;
+    std::uint64_t index;
+    std::uint64_t of;
+  };
+
+  [[nodiscard]] const Sequence& at(std::uint64_t sequence) const;
+  [[nodiscard]] Sequence& at(std::uint64_t sequence) {
+    return const_cast<Sequence&>(std::as_const(*this).at(sequence));
+  }
+  [[nodiscard]] Sequence empty() const { return {0, true, std::vector<Head>(shape_.kv_heads)}; }
+  void fill(std::uint64_t first, std::uint64_t count, const Prefill& input, ThreadPool& pool);
+  void check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const;
+
   LayerShape shape_;
   Pipeline pipeline_;
   std::vector<SelectorInstance> selectors_;  // one a step of the pipeline
   Role keys_;
   Role values_;
-  std::uint64_t tokens_ = 0;
-  std::vector<Head> heads_;
-  Arena arena_;
-  std::vector<Workspace> workspaces_;  // a thread
-
-  // Work of attend(), kept to be warm.
-  struct AttendPart {
-    std::size_t head;
-    std::uint64_t index;
-    std::uint64_t of;
-  };
+  std::shared_ptr<CacheMemory> memory_;
+  std::vector<Sequence> sequences_;  // after the memory that they are in
   std::vector<AttendPart> attend_parts_;
-  Buffer part_memory_;
-  Buffer parts_left_;
 };
-
-// The bytes of a model's layers: the sum, and each codec state once where instances share it.
-Bytes total_bytes(std::span<const std::unique_ptr<LayerCache>> layers);
 
 // How many tokens of a segment are decoded or attended to at a time: aligned to the codec's granule, small enough
 // for the f32 rows to stay in the first-level cache.

@@ -62,13 +62,20 @@ class RoleWriter {
 }  // namespace
 
 void LayerCache::decompress(void* keys, void* values, ThreadPool& pool) {
-  workspaces_.resize(std::max(workspaces_.size(), pool.threads()));
-  pool.parallel_for(heads_.size(), [&](std::size_t index, std::size_t thread) {
+  memory_->workspaces.resize(std::max(memory_->workspaces.size(), pool.threads()));
+  std::vector<const Sequence*> live;
+  std::uint64_t longest = 0;
+  for (const auto& sequence : sequences_) {
+    if (!sequence.live) continue;
+    live.push_back(&sequence);
+    longest = std::max(longest, sequence.tokens);
+  }
+  pool.parallel_for(live.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
     const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
-    const Head& head = heads_[index];
+    const Head& head = live[index / shape_.kv_heads]->heads[kv_head];
     const auto write = [&](const Role& role, const std::vector<Segment>& segments, void* out) {
-      auto* base = static_cast<std::byte*>(out) + index * tokens_ * role.row_bytes();
-      RoleWriter(role, head, kv_head, base, workspaces_[thread]).write(segments, tokens_);
+      auto* base = static_cast<std::byte*>(out) + index * longest * role.row_bytes();
+      RoleWriter(role, head, kv_head, base, memory_->workspaces[thread]).write(segments, longest);
     };
     write(keys_, head.keys, keys);
     write(values_, head.values, values);

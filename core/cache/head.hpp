@@ -1,16 +1,23 @@
 // What a cache holds of one KV head of one sequence.
 //
-//   kept tokens   0 ............ S ........................... n - R ....... n
-//   keys          | sinks, raw   | block | block | short block | tail, raw   |
-//   values        | sinks, raw   |    block     |  short block | tail, raw   |
+//   kept tokens   0 ........ S ............................. n - R ....................... n
+//   keys          | sinks    | block | block | short block   | raw chunk | raw chunk, open |
+//   values        | sinks    |    block      | short block   | raw chunk, open             |
 //
-// Keys and values are cut apart, each by its codec's block_tokens; a role with no codec is one raw segment.
+// Keys and values are cut apart, each by its codec's block_tokens; a role with no codec is raw throughout. What is
+// appended goes into raw chunks; once `tail` tokens lie behind a whole block of them, the block is encoded and takes
+// their place. The short block that closes a prefill stays as it is, and cutting starts again behind it.
+//
+// Memory is pieces of an arena. A fork copies this table and shares the pieces; whoever writes into one that is shared
+// copies it first.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "core/base/arena.hpp"
 #include "core/cache/positions.hpp"
 
 namespace kvlab {
@@ -37,16 +44,20 @@ struct Bytes {
 struct Segment {
   std::uint64_t first;  // of the kept tokens
   std::uint64_t tokens;
+  std::uint64_t room;     // tokens that it may grow to; a block's are its own
   const std::byte* data;  // raw: rows in the workload's dtype; else a block of the codec
   std::uint64_t size;
   bool encoded;
+  Bytes bytes;  // `size`, broken down
+  std::shared_ptr<Piece> piece;
 };
 
 struct Head {
   Positions positions;
   std::vector<Segment> keys;
   std::vector<Segment> values;
-  Bytes bytes;
+  std::uint64_t key_cut = 0;  // kept tokens before which all is sinks or encoded
+  std::uint64_t value_cut = 0;
 };
 
 }  // namespace kvlab

@@ -4,23 +4,31 @@
 //   list   position u32           for each token               4 bytes a token
 //
 // A head that kept all of its tokens stores none. The stored words are the cache's memory: they are counted, and
-// whoever needs positions reads them from here.
+// whoever needs positions reads them from here. Copies share the words until one of them grows.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
+
+#include "core/base/arena.hpp"
 
 namespace kvlab {
 
 class Positions {
  public:
+  Positions() = default;
+  // `kept`, ascending, of 0 .. total - 1.
+  Positions(std::span<const std::uint32_t> kept, std::uint64_t total, Arena& arena);
   // Words that storing these takes; 0 where they are 0 .. total - 1.
   static std::uint64_t words_for(std::span<const std::uint32_t> kept, std::uint64_t total);
-  // Stores `kept` into `words`, which has words_for() of room and outlives this.
-  static Positions store(std::span<const std::uint32_t> kept, std::span<std::uint32_t> words);
+
+  // The neighbours first .. first + count - 1, beyond all that are there.
+  void append(std::uint32_t first, std::uint64_t count, Arena& arena);
 
   [[nodiscard]] std::uint64_t tokens() const { return tokens_; }
+  [[nodiscard]] const std::shared_ptr<Piece>& piece() const { return piece_; }  // null where no words are stored
 
   struct Range {
     const std::uint32_t* list;  // null: contiguous from `first`
@@ -31,9 +39,13 @@ class Positions {
 
  private:
   enum class Form { all, runs, list };
+  void grow(std::uint64_t words, Arena& arena);
+  [[nodiscard]] std::uint32_t* words() const { return reinterpret_cast<std::uint32_t*>(piece_->data()); }
+
   std::uint64_t tokens_ = 0;
   Form form_ = Form::all;
-  std::span<const std::uint32_t> words_;
+  std::uint64_t words_ = 0;
+  std::shared_ptr<Piece> piece_;
 };
 
 }  // namespace kvlab

@@ -4,8 +4,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "core/kernels/kernels.hpp"
-
 namespace kvlab {
 namespace {
 
@@ -14,14 +12,13 @@ bool contiguous(std::span<const std::uint32_t> positions) {
   return positions.empty() || positions.back() - positions.front() + 1 == positions.size();
 }
 
-constexpr std::size_t beyond_caches = std::size_t{64} << 20;
-
 std::uint64_t role_capacity(const Role& role, std::uint64_t sinks, std::uint64_t tail, std::uint64_t kept) {
   if (!role.codec) return Arena::padded(kept * role.row_bytes());
   const std::uint64_t raw = std::min(sinks + tail, kept);
   const std::uint64_t block = role.codec->traits().block_tokens;
   const std::uint64_t coded = kept - raw;
-  std::uint64_t bytes = 2 * Arena::alignment + raw * role.row_bytes();
+  const std::uint64_t chunk = chunk_rows(role, 0);
+  std::uint64_t bytes = (raw + chunk + tail / chunk) * role.row_bytes() + (2 + tail / chunk) * Arena::alignment;
   if (coded >= block) bytes += coded / block * Arena::padded(role.codec->bound(block));
   if (coded % block != 0) bytes += Arena::padded(role.codec->bound(coded % block));
   return bytes;
@@ -38,7 +35,7 @@ std::uint64_t head_capacity(const Pipeline& pipeline, const Role& keys, const Ro
 
 HeadPrefill::HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInstance> selectors, const LayerShape& shape,
                          const Prefill& input, Arena& arena, Workspace& workspace, std::uint64_t sequence,
-                         std::uint32_t kv_head)
+                         std::uint32_t kv_head, bool past_caches)
     : pipeline_(pipeline),
       selectors_(selectors),
       shape_(shape),
@@ -47,26 +44,16 @@ HeadPrefill::HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInsta
       workspace_(workspace),
       sequence_(sequence),
       kv_head_(kv_head),
+      past_caches_(past_caches),
       kept_(workspace.kept) {}
-
-// What will not be found in a cache when it is read goes past the caches: writing then does not first read the line.
-void HeadPrefill::copy(std::byte* to, const std::byte* from, std::size_t count) const {
-  if (arena_.capacity() >= beyond_caches) {
-    kernels().stream_copy(to, from, count);
-  } else {
-    std::memcpy(to, from, count);
-  }
-}
 
 void HeadPrefill::run(const Role& keys, const Role& values, Head& head) {
   select();
-  const std::uint64_t words = Positions::words_for(kept_, input_.tokens);
-  auto* stored = reinterpret_cast<std::uint32_t*>(arena_.allocate(words * sizeof(std::uint32_t)));
-  head.positions = Positions::store(kept_, {stored, words});
-  head.bytes = Bytes{};
-  head.bytes.indices = words * sizeof(std::uint32_t);
-  store_role(keys, input_.keys, head, head.keys, head.bytes);
-  store_role(values, input_.values, head, head.values, head.bytes);
+  Head made;
+  made.positions = Positions(kept_, input_.tokens, arena_);
+  made.key_cut = store(keys, input_.keys, made.positions, made.keys);
+  made.value_cut = store(values, input_.values, made.positions, made.values);
+  head = std::move(made);
 }
 
 void HeadPrefill::select() {
@@ -86,10 +73,10 @@ void HeadPrefill::apply(const SelectorInstance& selector, std::uint64_t budget) 
   in.tokens = present;
   in.positions = kept_.data();
   if ((selector.reads() & KVLAB_READS_KEYS) != 0) {
-    in.keys = view(input_.keys, shape_.head_dim_keys, kept_, workspace_.rows);
+    in.keys = view(input_.keys, shape_.head_dim_keys, workspace_.rows);
   }
   if ((selector.reads() & KVLAB_READS_VALUES) != 0) {
-    in.values = view(input_.values, shape_.head_dim_values, kept_, workspace_.more_rows);
+    in.values = view(input_.values, shape_.head_dim_values, workspace_.more_rows);
   }
   if ((selector.reads() & KVLAB_READS_QUERIES) != 0) {
     const QueryTensor& observed = input_.observed;
@@ -112,81 +99,57 @@ void HeadPrefill::apply(const SelectorInstance& selector, std::uint64_t budget) 
   std::swap(kept_, stay);
 }
 
-kvlab_view HeadPrefill::view(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,
-                             Buffer& gathered) const {
+TokenRows HeadPrefill::rows(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,
+                            Buffer& gathered) const {
   const std::uint64_t element = size_of(shape_.dtype);
-  const std::byte* base = tensor.head(sequence_, kv_head_, shape_.dtype);
+  const TokenRows all{tensor.head(sequence_, kv_head_, shape_.dtype),
+                      tensor.token_stride * static_cast<std::int64_t>(element)};
+  if (contiguous(tokens)) return all.from(tokens.empty() ? 0 : tokens.front());
+  const std::uint64_t row = channels * element;
+  auto* copies = gathered.ensure<std::byte>(tokens.size() * row);
+  for (std::size_t t = 0; t < tokens.size(); ++t) std::memcpy(copies + t * row, all.from(tokens[t]).base, row);
+  return {copies, static_cast<std::int64_t>(row)};
+}
+
+kvlab_view HeadPrefill::view(const KvTensor& tensor, std::uint64_t channels, Buffer& gathered) const {
+  const TokenRows of_kept = rows(tensor, channels, kept_, gathered);
   kvlab_view view{};
+  view.base = of_kept.base;
   view.dtype = static_cast<kvlab_dtype>(shape_.dtype);
   view.heads = 1;
-  view.tokens = tokens.size();
+  view.tokens = kept_.size();
   view.channels = channels;
-  view.token_stride = tensor.token_stride;
-  if (contiguous(tokens)) {
-    const std::uint64_t first = tokens.empty() ? 0 : tokens.front();
-    view.base = base + static_cast<std::int64_t>(first * element) * tensor.token_stride;
-    return view;
-  }
-  const std::uint64_t row = channels * element;
-  auto* rows = gathered.ensure<std::byte>(tokens.size() * row);
-  for (std::size_t t = 0; t < tokens.size(); ++t) {
-    std::memcpy(rows + t * row, base + static_cast<std::int64_t>(tokens[t] * element) * tensor.token_stride, row);
-  }
-  view.base = rows;
-  view.token_stride = static_cast<std::int64_t>(channels);
+  view.token_stride = of_kept.row_step / static_cast<std::int64_t>(size_of(shape_.dtype));
   return view;
 }
 
-void HeadPrefill::store_role(const Role& role, const KvTensor& tensor, const Head& head, std::vector<Segment>& segments,
-                             Bytes& bytes) {
-  segments.clear();
-  const std::uint64_t kept = kept_.size();
-  const std::uint64_t sinks = role.codec ? std::min(pipeline_.sinks, kept) : kept;
-  const std::uint64_t tail = role.codec ? std::min(pipeline_.tail, kept - sinks) : 0;
-  if (sinks > 0) segments.push_back(store_raw(role, tensor, 0, sinks));
+// Returns the cut: where the raw tail starts.
+std::uint64_t HeadPrefill::store(const Role& role, const KvTensor& tensor, const Positions& positions,
+                                 std::vector<Segment>& segments) {
+  const HeadEncoder encoder(role, kv_head_, arena_, workspace_, past_caches_);
+  const std::span<const std::uint32_t> kept(kept_);
+  const auto rows_of = [&](std::uint64_t first, std::uint64_t count) {
+    return rows(tensor, role.channels, kept.subspan(first, count), workspace_.rows);
+  };
+  const std::uint64_t total = kept.size();
+  const std::uint64_t sinks = role.codec ? std::min(pipeline_.sinks, total) : total;
+  const std::uint64_t tail = role.codec ? std::min(pipeline_.tail, total - sinks) : 0;
+  const std::uint64_t cut = total - tail;
+  if (sinks > 0) {
+    segments.push_back(encoder.raw(rows_of(0, sinks), 0, sinks, role.codec ? pipeline_.sinks : sinks));
+  }
   const std::uint64_t block = role.codec ? role.codec->traits().block_tokens : 1;
-  for (std::uint64_t first = sinks; first < kept - tail; first += block) {
-    segments.push_back(store_block(role, tensor, head, first, std::min(block, kept - tail - first), bytes));
+  for (std::uint64_t first = sinks; first < cut; first += block) {
+    const std::uint64_t count = std::min(block, cut - first);
+    segments.push_back(encoder.block(rows_of(first, count), positions, first, count));
   }
-  if (tail > 0) segments.push_back(store_raw(role, tensor, kept - tail, tail));
-  for (const auto& segment : segments) bytes.uncompressed += segment.encoded ? 0 : segment.size;
-}
-
-Segment HeadPrefill::store_raw(const Role& role, const KvTensor& tensor, std::uint64_t first, std::uint64_t count) {
-  const std::uint64_t row = role.row_bytes();
-  std::byte* data = arena_.allocate(count * row);
-  const std::byte* base = tensor.head(sequence_, kv_head_, shape_.dtype);
-  const std::int64_t step = tensor.token_stride * static_cast<std::int64_t>(size_of(shape_.dtype));
-  const std::span tokens(kept_.data() + first, count);
-  if (contiguous(tokens) && step == static_cast<std::int64_t>(row)) {
-    copy(data, base + tokens.front() * step, count * row);
-  } else {
-    for (std::uint64_t t = 0; t < count; ++t) std::memcpy(data + t * row, base + tokens[t] * step, row);
+  for (std::uint64_t first = cut; first < total;) {
+    const std::uint64_t room = chunk_rows(role, (first - cut) % block);
+    const std::uint64_t count = std::min(room, total - first);
+    segments.push_back(encoder.raw(rows_of(first, count), first, count, room));
+    first += count;
   }
-  return {first, count, data, count * row, false};
-}
-
-// A block is written to scratch first, for only then is its size known; what it takes is then a copy within the cache.
-Segment HeadPrefill::store_block(const Role& role, const KvTensor& tensor, const Head& head, std::uint64_t first,
-                                 std::uint64_t count, Bytes& bytes) {
-  const CodecInstance& codec = *role.codec;
-  const auto range = head.positions.range(first, count, workspace_.positions);
-  kvlab_encode_in in{};
-  in.struct_size = sizeof in;
-  in.kv_head = kv_head_;
-  in.view = view(tensor, role.channels, std::span(kept_).subspan(first, count), workspace_.rows);
-  in.positions = range.list;
-  in.first_position = range.first;
-  in.scratch = workspace_.codec_scratch.ensure<std::byte>(codec.traits().encode_scratch);
-  kvlab_encode_out out{};
-  out.struct_size = sizeof out;
-  out.capacity = codec.bound(count);
-  out.bytes = workspace_.encoded.ensure<std::uint8_t>(out.capacity);
-  codec.encode(in, out);
-  std::byte* data = arena_.allocate(out.size);
-  copy(data, reinterpret_cast<const std::byte*>(out.bytes), out.size);
-  bytes += {out.parts.payload, out.parts.scales, out.parts.indices, out.parts.bases, 0};
-  return {first, count, data, out.size, true};
+  return cut;
 }
 
 }  // namespace kvlab

@@ -4,27 +4,27 @@
 #include <span>
 
 #include "core/cache/cache.hpp"
+#include "core/cache/encoder.hpp"
 
 namespace kvlab {
 
 class HeadPrefill {
  public:
   HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInstance> selectors, const LayerShape& shape,
-              const Prefill& input, Arena& arena, Workspace& workspace, std::uint64_t sequence, std::uint32_t kv_head);
+              const Prefill& input, Arena& arena, Workspace& workspace, std::uint64_t sequence, std::uint32_t kv_head,
+              bool past_caches);
 
+  // `sequence` is the input's; on failure the head is as it was.
   void run(const Role& keys, const Role& values, Head& head);
 
  private:
-  void copy(std::byte* to, const std::byte* from, std::size_t count) const;
   void select();
   void apply(const SelectorInstance& selector, std::uint64_t budget);
-  kvlab_view view(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,
-                  Buffer& gathered) const;
-  void store_role(const Role& role, const KvTensor& tensor, const Head& head, std::vector<Segment>& segments,
-                  Bytes& bytes);
-  Segment store_raw(const Role& role, const KvTensor& tensor, std::uint64_t first, std::uint64_t count);
-  Segment store_block(const Role& role, const KvTensor& tensor, const Head& head, std::uint64_t first,
-                      std::uint64_t count, Bytes& bytes);
+  [[nodiscard]] TokenRows rows(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,
+                               Buffer& gathered) const;
+  [[nodiscard]] kvlab_view view(const KvTensor& tensor, std::uint64_t channels, Buffer& gathered) const;
+  std::uint64_t store(const Role& role, const KvTensor& tensor, const Positions& positions,
+                      std::vector<Segment>& segments);
 
   const Pipeline& pipeline_;
   std::span<const SelectorInstance> selectors_;
@@ -34,6 +34,7 @@ class HeadPrefill {
   Workspace& workspace_;
   std::uint64_t sequence_;
   std::uint32_t kv_head_;
+  bool past_caches_;
   std::vector<std::uint32_t>& kept_;  // the workspace's: positions that are still present
 };
 

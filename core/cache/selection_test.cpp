@@ -92,8 +92,19 @@ TEST(Positions, EveryRangeReadsBack) {
       if (!runs || engine() % 8 == 0) inside = engine() % 2 == 0;
       if (inside) kept.push_back(token);
     }
-    std::vector<std::uint32_t> words(Positions::words_for(kept, total));
-    const Positions positions = Positions::store(kept, words);
+    Arena arena;
+    Positions positions(kept, total, arena);
+    ASSERT_EQ(arena.requested(), 4 * Positions::words_for(kept, total));
+    // More come, side by side or after a gap, to one of two that shared the words.
+    const Positions before = positions;
+    std::uint32_t next = total;
+    for (std::uint32_t more = 0; more < engine() % 4; ++more) {
+      const auto count = static_cast<std::uint32_t>(engine() % 5);
+      positions.append(next, count, arena);
+      for (std::uint32_t i = 0; i < count; ++i) kept.push_back(next + i);
+      next += count;
+    }
+    ASSERT_LE(before.tokens(), positions.tokens());
     ASSERT_EQ(positions.tokens(), kept.size());
     std::vector<std::uint32_t> scratch;
     for (std::size_t first = 0; first < kept.size(); ++first) {

@@ -5,7 +5,7 @@
 #include <limits>
 #include <optional>
 
-#include "core/cache/cache.hpp"
+#include "core/cache/manager.hpp"
 #include "experiments/measure/machine.hpp"
 #include "experiments/measure/sampler.hpp"
 #include "experiments/metrics/quality.hpp"
@@ -35,19 +35,19 @@ class Measurement {
  private:
   void load();
   void build();
+  void prefill();
   void record_bytes();
   void record_quality();
   void record_speed();
   void time(const char* metric, const std::function<void()>& call);
-  [[nodiscard]] std::uint64_t cache_bytes() const { return total_bytes(caches_).total(); }
 
   const Job& job_;
   ThreadPool& pool_;
   CellRecord& record_;
-  std::optional<Registry> registry_;  // the caches' methods are its
+  std::optional<Registry> registry_;  // the cache's methods are its
   Workload workload_;
   std::vector<std::vector<float>> references_;  // a layer
-  std::vector<std::unique_ptr<LayerCache>> caches_;
+  std::optional<CacheManager> cache_;
   std::uint64_t before_bytes_ = 0;  // resident, with workload and references
 };
 
@@ -66,21 +66,23 @@ void Measurement::build() {
   pipeline.erase("workload");
   if (pipeline["codec"].empty()) pipeline.erase("codec");
   const ResolvedPipeline resolved = resolve_pipeline(to_node(pipeline, "the pipeline"), "the pipeline", *registry_);
-  for (const auto& layer : workload_.layers) {
-    caches_.push_back(std::make_unique<LayerCache>(resolved.pipeline, layer.shape));
-    caches_.back()->prefill(layer.prefill, pool_);
-  }
+  std::vector<LayerShape> shapes;
+  for (const auto& layer : workload_.layers) shapes.push_back(layer.shape);
+  cache_.emplace(resolved.pipeline, shapes);
+  prefill();
+}
+
+void Measurement::prefill() {
+  for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->prefill(i, workload_.layers[i].prefill, pool_);
 }
 
 void Measurement::record_bytes() {
-  const Bytes bytes = total_bytes(caches_);
+  const Bytes bytes = cache_->bytes();
   const double elements = static_cast<double>(std::get<std::int64_t>(job_.row.at("elements")));
   const double raw = static_cast<double>(std::get<std::int64_t>(job_.row.at("raw_bytes")));
-  std::uint64_t reserved = bytes.bases;
-  for (const auto& cache : caches_) {
-    reserved += cache->reserved_bytes();
-    reserved -= cache->bytes().bases;  // in the arena already; what is left of bases is codecs' state
-  }
+  // The arena's, and the codecs' state beside it: the bases that are in no layer's blocks.
+  std::uint64_t reserved = cache_->reserved_bytes() + bytes.bases;
+  for (std::size_t i = 0; i < cache_->layers(); ++i) reserved -= cache_->layer(i).bytes().bases;
   Row& cell = record_.cell;
   cell["bytes"] = to_double(bytes.total());
   cell["payload_bytes"] = to_double(bytes.payload);
@@ -97,18 +99,18 @@ void Measurement::record_bytes() {
 void Measurement::record_quality() {
   std::vector<double> vector_errors;
   Row& cell = record_.cell;
-  const auto layers = static_cast<double>(caches_.size());
+  const auto layers = static_cast<double>(cache_->layers());
   for (const char* name : {"kept_tokens", "key_error", "value_error", "output_error", "output_cosine"})
     cell[name] = 0.0;
   const auto add = [&](Row& row, const char* name, double value) {
     row[name] = value;
     cell[name] = std::get<double>(cell[name]) + value / layers;
   };
-  for (std::size_t i = 0; i < caches_.size(); ++i) {
-    const LayerQuality quality = judge(workload_.layers[i], *caches_[i], references_[i], pool_);
+  for (std::size_t i = 0; i < cache_->layers(); ++i) {
+    const LayerQuality quality = judge(workload_.layers[i], cache_->layer(i), references_[i], pool_);
     Row row{{"id", job_.row.at("id")},
             {"layer", std::int64_t{workload_.layers[i].shape.layer}},
-            {"bytes", to_double(caches_[i]->bytes().total())}};
+            {"bytes", to_double(cache_->layer(i).bytes().total())}};
     add(row, "kept_tokens", quality.kept_tokens);
     add(row, "key_error", quality.key_error);
     add(row, "value_error", quality.value_error);
@@ -151,14 +153,12 @@ void Measurement::record_speed() {
     outputs = std::max(outputs, shape.batch * shape.query_heads * shape.head_dim_values);
     query_floats = std::max(query_floats, shape.batch * shape.query_heads * shape.head_dim_keys);
   }
-  time("compress", [&] {
-    for (std::size_t i = 0; i < caches_.size(); ++i) caches_[i]->prefill(workload_.layers[i].prefill, pool_);
-  });
+  time("compress", [&] { prefill(); });
   {
     const Mapping keys(largest);
     const Mapping values(largest);
     time("decompress", [&] {
-      for (const auto& cache : caches_) cache->decompress(keys.data(), values.data(), pool_);
+      for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->decompress(i, keys.data(), values.data(), pool_);
     });
   }
   // One query a query head, at the position after the prefill. What it is does not matter to the time.
@@ -167,12 +167,14 @@ void Measurement::record_speed() {
   std::vector<float> out(outputs);
   const std::vector<std::uint32_t> position{static_cast<std::uint32_t>(workload_.layers.front().prefill.tokens)};
   time("attend", [&] {
-    for (const auto& cache : caches_) cache->attend({queries.data(), position}, out.data(), pool_);
+    for (std::size_t i = 0; i < cache_->layers(); ++i) {
+      cache_->layer(i).attend({queries.data(), position}, out.data(), pool_);
+    }
   });
 
   Row& cell = record_.cell;
   const double raw = static_cast<double>(std::get<std::int64_t>(job_.row.at("raw_bytes")));
-  const double bytes = to_double(cache_bytes());
+  const double bytes = to_double(cache_->bytes().total());
   cell["compress_bandwidth"] = raw / std::get<double>(cell["compress_seconds"]);
   cell["decompress_bandwidth"] = raw / std::get<double>(cell["decompress_seconds"]);
   cell["attend_bandwidth"] = bytes / std::get<double>(cell["attend_seconds"]);

@@ -1,0 +1,33 @@
+// Tokens that come one after another, of one KV head of one sequence: into the open raw chunk, and a block at a time
+// from the raw chunks into the codec. Nothing that is encoded is touched.
+#pragma once
+
+#include "core/cache/cache.hpp"
+#include "core/cache/encoder.hpp"
+
+namespace kvlab {
+
+class HeadAppend {
+ public:
+  HeadAppend(const Pipeline& pipeline, Arena& arena, Workspace& workspace, std::uint32_t kv_head)
+      : pipeline_(pipeline), arena_(arena), workspace_(workspace), kv_head_(kv_head) {}
+
+  // Tokens at positions position .. position + count - 1. Until all have worked `head` is a copy that may be dropped.
+  void run(const Role& keys, const Role& values, const TokenRows& key_rows, const TokenRows& value_rows,
+           std::uint32_t position, std::uint64_t count, Head& head);
+
+ private:
+  void add(const Role& role, TokenRows rows, std::uint64_t count, std::uint64_t cut, std::vector<Segment>& segments);
+  void encode(const Role& role, const Positions& positions, std::uint64_t& cut, std::vector<Segment>& segments);
+
+  const Pipeline& pipeline_;
+  Arena& arena_;
+  Workspace& workspace_;
+  std::uint32_t kv_head_;
+};
+
+// The most padded bytes that appending takes of the arena, before it gives any back.
+std::uint64_t append_capacity(const Pipeline& pipeline, const Role& keys, const Role& values, const Head& head,
+                              std::uint64_t count);
+
+}  // namespace kvlab

@@ -1,0 +1,87 @@
+#include "core/cache/encoder.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/kernels/kernels.hpp"
+
+namespace kvlab {
+
+std::uint64_t chunk_rows(const Role& role, std::uint64_t offset) {
+  constexpr std::uint64_t most = 256;
+  if (!role.codec) return most;
+  return std::min(most, role.codec->traits().block_tokens - offset);
+}
+
+// Writing past the caches does not first read the line that is written.
+void HeadEncoder::copy(std::byte* to, const std::byte* from, std::uint64_t bytes) const {
+  if (past_caches_ && reinterpret_cast<std::uintptr_t>(to) % Arena::alignment == 0) {
+    kernels().stream_copy(to, from, bytes);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
+}
+
+void HeadEncoder::copy_rows(std::byte* to, const TokenRows& rows, std::uint64_t count) const {
+  const std::uint64_t row = role_.row_bytes();
+  if (rows.row_step == static_cast<std::int64_t>(row)) {
+    if (count > 0) copy(to, rows.base, count * row);
+    return;
+  }
+  for (std::uint64_t t = 0; t < count; ++t) std::memcpy(to + t * row, rows.from(t).base, row);
+}
+
+Segment HeadEncoder::raw(const TokenRows& rows, std::uint64_t first, std::uint64_t count, std::uint64_t room) const {
+  const std::uint64_t row = role_.row_bytes();
+  auto piece = arena_.allocate(room * row, count * row);
+  copy_rows(piece->data(), rows, count);
+  Bytes bytes;
+  bytes.uncompressed = count * row;
+  return {first, count, room, piece->data(), count * row, false, bytes, std::move(piece)};
+}
+
+void HeadEncoder::extend(Segment& segment, const TokenRows& rows, std::uint64_t count) const {
+  const std::uint64_t row = role_.row_bytes();
+  if (segment.piece.use_count() > 1) {
+    auto own = arena_.allocate(segment.piece->capacity(), segment.size);
+    std::memcpy(own->data(), segment.data, segment.size);
+    segment.piece = std::move(own);
+    segment.data = segment.piece->data();
+  }
+  copy_rows(segment.piece->data() + segment.size, rows, count);
+  segment.tokens += count;
+  segment.size += count * row;
+  segment.bytes.uncompressed = segment.size;
+  segment.piece->use(segment.size);
+}
+
+// A block is written to scratch first, for only then is its size known; what it takes is then a copy within the cache.
+Segment HeadEncoder::block(const TokenRows& rows, const Positions& positions, std::uint64_t first,
+                           std::uint64_t count) const {
+  const CodecInstance& codec = *role_.codec;
+  const auto range = positions.range(first, count, workspace_.positions);
+  const auto element = static_cast<std::int64_t>(size_of(role_.dtype));
+  kvlab_encode_in in{};
+  in.struct_size = sizeof in;
+  in.kv_head = kv_head_;
+  in.view.base = rows.base;
+  in.view.dtype = static_cast<kvlab_dtype>(role_.dtype);
+  in.view.heads = 1;
+  in.view.tokens = count;
+  in.view.channels = role_.channels;
+  in.view.token_stride = rows.row_step / element;
+  in.positions = range.list;
+  in.first_position = range.first;
+  in.scratch = workspace_.codec_scratch.ensure<std::byte>(codec.traits().encode_scratch);
+  kvlab_encode_out out{};
+  out.struct_size = sizeof out;
+  out.capacity = codec.bound(count);
+  out.bytes = workspace_.encoded.ensure<std::uint8_t>(out.capacity);
+  codec.encode(in, out);
+  auto piece = arena_.allocate(out.size, out.size);
+  copy(piece->data(), reinterpret_cast<const std::byte*>(out.bytes), out.size);
+  const Bytes bytes{out.parts.payload, out.parts.scales, out.parts.indices, out.parts.bases, 0};
+  return {first, count, count, piece->data(), out.size, true, bytes, std::move(piece)};
+}
+
+}  // namespace kvlab

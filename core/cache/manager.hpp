@@ -1,0 +1,76 @@
+// The KV cache of a model: all of its layers, for a batch of sequences that come, grow, fork and go.
+//
+//   CacheManager cache(pipeline, layers, {.budget = 8 << 30});
+//   cache.prefill(layer, sequence, prompt, pool);             // each layer in turn
+//   cache.append(layer, sequences, 1, keys, values, pool);    // a step: the new token's keys and values,
+//   cache.attend(layer, sequences, queries, positions, out, pool);  // then attention up to it
+//
+// A pipeline (core/cache/pipeline.hpp) says how it compresses; the same object runs every pipeline of an experiment.
+// Sequences are numbered alike in all layers. Keys, values and queries are as the model's attention reads them, after
+// RoPE. Query head h reads KV head h / (query_heads / kv_heads).
+//
+// Memory: one arena of huge pages for all layers, under a budget that holds for everything bytes() counts but the
+// codecs' own state, padding included. What is given back is used again.
+// Threads and errors: as LayerCache says; one call at a time.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/cache/cache.hpp"
+
+namespace kvlab {
+
+struct CacheOptions {
+  std::uint64_t budget = Arena::no_budget;  // bytes
+};
+
+class CacheManager {
+ public:
+  // The layers' batch is how many empty sequences there are at first, the same in all.
+  CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, const CacheOptions& options = {});
+
+  [[nodiscard]] std::size_t layers() const { return layers_.size(); }
+  [[nodiscard]] LayerCache& layer(std::size_t index) { return *layers_.at(index); }
+  [[nodiscard]] const LayerCache& layer(std::size_t index) const { return *layers_.at(index); }
+
+  // ---- sequences, in all layers ------------------------------------------------------------------------------------
+
+  std::uint32_t add();                         // an empty one
+  std::uint32_t fork(std::uint32_t sequence);  // a new one with the same tokens; shares memory until it is written
+  void clear(std::uint32_t sequence);
+  void remove(std::uint32_t sequence);
+
+  // ---- tokens, a layer at a time: LayerCache says what each does ---------------------------------------------------
+
+  void prefill(std::size_t layer, const Prefill& input, ThreadPool& pool) { this->layer(layer).prefill(input, pool); }
+  void prefill(std::size_t layer, std::uint32_t sequence, const Prefill& input, ThreadPool& pool) {
+    this->layer(layer).prefill(sequence, input, pool);
+  }
+  void append(std::size_t layer, std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+              const KvTensor& values, ThreadPool& pool) {
+    this->layer(layer).append(sequences, tokens, keys, values, pool);
+  }
+  void attend(std::size_t layer, std::span<const std::uint32_t> sequences, const float* queries,
+              std::span<const std::uint32_t> positions, float* out, ThreadPool& pool) {
+    this->layer(layer).attend(sequences, queries, positions, out, pool);
+  }
+  void decompress(std::size_t layer, void* keys, void* values, ThreadPool& pool) {
+    this->layer(layer).decompress(keys, values, pool);
+  }
+
+  // ---- memory ------------------------------------------------------------------------------------------------------
+
+  // Of all layers, with the codecs' state; what forks share is counted once.
+  [[nodiscard]] Bytes bytes() const;
+  // What the arena holds for them, padding and the open ends of raw chunks included. Without the codecs' state.
+  [[nodiscard]] std::uint64_t reserved_bytes() const { return memory_->arena.reserved(); }
+  [[nodiscard]] std::uint64_t requested_bytes() const { return memory_->arena.requested(); }
+
+ private:
+  std::shared_ptr<CacheMemory> memory_;
+  std::vector<std::unique_ptr<LayerCache>> layers_;
+};
+
+}  // namespace kvlab

@@ -1,0 +1,136 @@
+// How a decode loop uses the cache: prefill a prompt, then for each new token append its keys and values in every layer
+// and attend to all that came before. Here the model is a random one, two layers with grouped queries; what it would
+// compute is drawn. Beside the compressed cache runs an uncompressed twin, and what the two differ by is printed.
+//
+//   build/release/kvlab_decode            methods are found as kvlab finds them (KVLAB_PLUGIN_PATH, methods/)
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <random>
+#include <vector>
+
+#include "core/cache/manager.hpp"
+#include "core/registry/registry.hpp"
+
+namespace {
+
+constexpr std::uint64_t batch = 2;
+constexpr std::uint32_t kv_heads = 2;
+constexpr std::uint32_t query_heads = 8;
+constexpr std::uint32_t head_dim = 64;
+constexpr std::uint64_t prompt = 1000;
+constexpr std::uint64_t steps = 300;
+
+std::vector<kvlab::LayerShape> model() {
+  std::vector<kvlab::LayerShape> layers(2);
+  for (std::uint32_t i = 0; i < layers.size(); ++i) {
+    layers[i].layer = i;
+    layers[i].batch = batch;
+    layers[i].kv_heads = kv_heads;
+    layers[i].query_heads = query_heads;
+    layers[i].head_dim_keys = head_dim;
+    layers[i].head_dim_values = head_dim;
+    layers[i].dtype = kvlab::Dtype::bf16;
+    layers[i].attention_scale = 1 / std::sqrt(static_cast<double>(head_dim));
+  }
+  return layers;
+}
+
+// A method by its id, with its defaults and some of its parameters as YAML spells them.
+kvlab::MethodSpec method(const kvlab::Registry& registry, const char* id,
+                         const std::vector<std::pair<std::string, std::string>>& parameters) {
+  const kvlab::Method* found = registry.find(id);
+  if (found == nullptr) throw kvlab::InputError(std::string("there is no method ") + id);
+  kvlab::MethodSpec spec{found, {}};
+  for (const auto& parameter : found->parameters) {
+    spec.values.push_back(parameter.default_value);
+    for (const auto& [name, text] : parameters) {
+      if (name == parameter.name) spec.values.back() = kvlab::parse(parameter, text);
+    }
+  }
+  return spec;
+}
+
+// What a model would have computed for `tokens` tokens: bf16 [batch, kv_head, token, channel].
+std::vector<std::byte> draw_rows(std::mt19937_64& engine, std::uint64_t tokens) {
+  std::normal_distribution<float> normal;
+  std::vector<float> rows(batch * kv_heads * tokens * head_dim);
+  for (auto& x : rows) x = normal(engine);
+  std::vector<std::byte> stored(2 * rows.size());
+  kvlab::from_f32(kvlab::Dtype::bf16, rows.data(), stored.data(), rows.size());
+  return stored;
+}
+
+kvlab::KvTensor tensor(const std::vector<std::byte>& rows, std::uint64_t tokens) {
+  const auto head = static_cast<std::int64_t>(tokens * head_dim);
+  return {rows.data(), head * kv_heads, head, head_dim};
+}
+
+void run() {
+  const kvlab::Registry registry(kvlab::plugin_search_path({}));
+  kvlab::Pipeline pipeline;  // KIVI's shape at 4 bits, with 4 sinks and the last 64 tokens raw
+  pipeline.sinks = 4;
+  pipeline.tail = 64;
+  pipeline.keys = method(registry, "quantize", {{"bits", "4"}, {"symmetric", "false"}, {"scales", "per_channel"}});
+  pipeline.values = method(registry, "quantize", {{"bits", "4"}, {"symmetric", "false"}});
+
+  const std::vector<kvlab::LayerShape> layers = model();
+  kvlab::CacheManager cache(pipeline, layers, {.budget = std::uint64_t{64} << 20});
+  kvlab::CacheManager twin(kvlab::Pipeline{}, layers);
+  kvlab::ThreadPool pool;
+  std::mt19937_64 engine(1);
+
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    const auto keys = draw_rows(engine, prompt);
+    const auto values = draw_rows(engine, prompt);
+    const kvlab::Prefill input{prompt, tensor(keys, prompt), tensor(values, prompt), {}};
+    cache.prefill(layer, input, pool);
+    twin.prefill(layer, input, pool);
+  }
+
+  const std::vector<std::uint32_t> sequences{0, 1};
+  std::vector<float> queries(batch * query_heads * head_dim);
+  std::vector<float> out(queries.size());
+  std::vector<float> exact(queries.size());
+  double error = 0;
+  double norm = 0;
+  for (std::uint64_t step = 0; step < steps; ++step) {
+    // The new token attends to itself and to all before it.
+    const std::vector<std::uint32_t> positions(batch, static_cast<std::uint32_t>(prompt + step));
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+      const auto keys = draw_rows(engine, 1);
+      const auto values = draw_rows(engine, 1);
+      std::normal_distribution<float> normal;
+      for (auto& x : queries) x = normal(engine);
+      for (auto* each : {&cache, &twin}) {
+        each->append(layer, sequences, 1, tensor(keys, 1), tensor(values, 1), pool);
+        each->attend(layer, sequences, queries.data(), positions, each == &cache ? out.data() : exact.data(), pool);
+      }
+      for (std::size_t i = 0; i < out.size(); ++i) {
+        error += (out[i] - exact[i]) * (out[i] - exact[i]);
+        norm += exact[i] * exact[i];
+      }
+    }
+  }
+
+  const kvlab::Bytes bytes = cache.bytes();
+  std::printf("%llu tokens a sequence, %zu layers\n", static_cast<unsigned long long>(cache.layer(0).tokens(0)),
+              cache.layers());
+  std::printf("uncompressed   %8llu bytes\n", static_cast<unsigned long long>(twin.bytes().total()));
+  std::printf("compressed     %8llu bytes: codes %llu, scales %llu, raw sinks and tail %llu\n",
+              static_cast<unsigned long long>(bytes.total()), static_cast<unsigned long long>(bytes.payload),
+              static_cast<unsigned long long>(bytes.scales), static_cast<unsigned long long>(bytes.uncompressed));
+  std::printf("output error   %.4f of the uncompressed outputs' norm\n", std::sqrt(error / norm));
+}
+
+}  // namespace
+
+int main() {
+  try {
+    run();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "kvlab_decode: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}
