@@ -19,6 +19,11 @@ void add_timing(std::vector<ColumnSpec>& columns, const std::string& name, const
   columns.push_back({name + "_samples", ColumnType::real, "1", "samples behind " + name});
 }
 
+void add_extremes(std::vector<ColumnSpec>& columns, const std::string& name) {
+  columns.push_back({name + "_p99", ColumnType::real, "s", "99th percentile of " + name});
+  columns.push_back({name + "_max", ColumnType::real, "s", "largest of " + name});
+}
+
 std::vector<ColumnSpec> make_cell_columns() {
   std::vector<ColumnSpec> columns{
       text("id", "hash of all that decides the numbers; cells of equal id were measured once"),
@@ -36,8 +41,9 @@ std::vector<ColumnSpec> make_cell_columns() {
       count("query_heads", "query heads a layer"),
       count("head_dim", "channels of a key; values have as many"),
       count("tokens", "P, the tokens of the prefill"),
+      count("decoded_tokens", "appended one by one after the prefill; what follows is of the cache at their end"),
       real("kept_tokens", "1", "mean a head, sinks and tail included"),
-      count("elements", "of K and V, all tokens of the prefill"),
+      count("elements", "of K and V, all tokens"),
       {"raw_bytes", ColumnType::integer, "B", "elements in the workload's dtype"},
       real("bytes", "B", "what the cache holds and attention reads; its parts add up to it"),
       real("payload_bytes", "B", "codes, outlier values, low-rank coefficients, padding"),
@@ -45,6 +51,7 @@ std::vector<ColumnSpec> make_cell_columns() {
       real("index_bytes", "B", "positions, indices, ranks; the block table is not counted"),
       real("basis_bytes", "B", "bases, codebooks, a codec's own state"),
       real("uncompressed_bytes", "B", "sinks, tail, and what has no codec"),
+      real("peak_cache_bytes", "B", "the most that `bytes` was while decoding"),
       real("reserved_bytes", "B", "what the allocator holds for the cache, alignment included"),
       real("compression_ratio", "1", "raw_bytes / bytes"),
       real("bits_per_element", "bit", "8 bytes / elements"),
@@ -59,8 +66,12 @@ std::vector<ColumnSpec> make_cell_columns() {
   add_timing(columns, "compress_seconds", "of selectors and encoding, from warm raw buffers");
   add_timing(columns, "decompress_seconds", "to decompress into the workload's dtype");
   add_timing(columns, "attend_seconds", "of one query a query head and sequence over the whole cache");
+  add_timing(columns, "append_seconds", "to append a token to all sequences while decoding");
+  add_extremes(columns, "append_seconds");
+  add_timing(columns, "step_seconds", "of a decode step: append a token, then attend_seconds' query to all so far");
+  add_extremes(columns, "step_seconds");
   for (auto& column :
-       {real("compress_bandwidth", "B/s", "raw_bytes / compress_seconds"),
+       {real("compress_bandwidth", "B/s", "raw bytes of the prefill / compress_seconds"),
         real("decompress_bandwidth", "B/s", "raw_bytes / decompress_seconds"),
         real("attend_bandwidth", "B/s", "bytes / attend_seconds"),
         real("attend_roofline", "1",
@@ -97,7 +108,7 @@ const std::vector<ColumnSpec>& layer_columns() {
 const std::vector<ColumnSpec>& sample_columns() {
   static const std::vector<ColumnSpec> columns{
       text("id", "of the cell"),
-      text("metric", "compress, decompress or attend"),
+      text("metric", "compress, decompress, attend, append or step"),
       count("sample", "0-based, in order of time"),
       real("seconds", "s", "one timing, all layers"),
   };

@@ -104,7 +104,8 @@ void LayerCache::fill(std::uint64_t first, std::uint64_t count, const Prefill& i
 }
 
 void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
-  if (!selectors_.empty()) throw InputError("tokens cannot be appended in a pipeline with selectors yet");
+  if (!selectors_.empty())
+    throw MethodError(KVLAB_UNSUPPORTED, "a pipeline with selectors does not decode yet: nothing evicts");
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     if (std::find(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), sequences[i]) !=
         sequences.begin() + static_cast<std::ptrdiff_t>(i)) {

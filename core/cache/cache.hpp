@@ -86,7 +86,7 @@ class LayerCache {
   // Of one sequence: the input's batch is 1.
   void prefill(std::uint64_t sequence, const Prefill& input, ThreadPool& pool);
   // `tokens` more for each of these sequences, at the positions after its last; tensor sequence i is of sequences[i].
-  // A pipeline with selectors is refused: they would have to drop tokens as others come.
+  // A pipeline with selectors is refused (MethodError, unsupported): nothing evicts yet as tokens come.
   void append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
               const KvTensor& values, ThreadPool& pool);
 

@@ -13,8 +13,8 @@
 
 namespace {
 
-constexpr int pair = 2 * simd::floats;
-constexpr int most_channels = 512;
+constexpr std::uint64_t pair = 2 * simd::floats;
+constexpr std::uint64_t most_channels = 512;
 
 template <kvlab_dtype D>
 KVLAB_SIMD void load_pair(const void* row, std::uint64_t channel, simd::F& even, simd::F& odd) {
@@ -61,35 +61,36 @@ KVLAB_SIMD void prefetch(const kvlab_rows& rows, std::uint64_t first, std::uint6
 
 // ---- dots ----------------------------------------------------------------------------------------------------------
 
-template <kvlab_dtype D, int H>
+template <kvlab_dtype D, std::uint64_t H>
 void dots_of(const kvlab_rows& rows, const float* arranged, float* out, std::uint64_t out_stride) {
-  constexpr int T = simd::floats / H;
+  constexpr std::uint64_t height = simd::floats / H;  // rows of a micro-tile
   const std::uint64_t channels = rows.channels;
   const std::uint64_t whole = channels / pair * pair;
   const std::uint64_t padded = (channels + pair - 1) / pair * pair;
   const std::uint64_t row_bytes = channels * (D == KVLAB_F32 ? 4 : 2);
-  for (std::uint64_t t0 = 0; t0 < rows.tokens; t0 += T) {
-    prefetch(rows, t0 * row_bytes, (t0 + T) * row_bytes);
-    const void* row[T];
+  for (std::uint64_t t0 = 0; t0 < rows.tokens; t0 += height) {
+    prefetch(rows, t0 * row_bytes, (t0 + height) * row_bytes);
+    const void* row[height];
 #pragma GCC unroll 16
-    for (int t = 0; t < T; ++t) {
+    for (std::uint64_t t = 0; t < height; ++t) {
       const std::uint64_t last = rows.tokens - 1;
       row[t] = row_of<D>(rows, t0 + t < last ? t0 + t : last);
     }
     simd::F sums[simd::floats];
 #pragma GCC unroll 16
     for (int i = 0; i < simd::floats; ++i) sums[i] = simd::zero();
-    const auto multiply = [&](const float* q, int t, simd::F even, simd::F odd) __attribute__((always_inline)) {
+    const auto multiply = [&](const float* q, std::uint64_t t, simd::F even, simd::F odd)
+                              __attribute__((always_inline)) {
 #pragma GCC unroll 4
-      for (int h = 0; h < H; ++h) {
-        simd::F& s = sums[h * T + t];
-        s = simd::fma(even, simd::load(q + h * padded), s);
-        s = simd::fma(odd, simd::load(q + h * padded + simd::floats), s);
-      }
-    };
+                                for (std::uint64_t h = 0; h < H; ++h) {
+                                  simd::F& s = sums[h * height + t];
+                                  s = simd::fma(even, simd::load(q + h * padded), s);
+                                  s = simd::fma(odd, simd::load(q + h * padded + simd::floats), s);
+                                }
+                              };
     for (std::uint64_t c = 0; c < whole; c += pair) {
 #pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) {
+      for (std::uint64_t t = 0; t < height; ++t) {
         simd::F even;
         simd::F odd;
         load_pair<D>(row[t], c, even, odd);
@@ -98,7 +99,7 @@ void dots_of(const kvlab_rows& rows, const float* arranged, float* out, std::uin
     }
     if (whole < channels) {
 #pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) {
+      for (std::uint64_t t = 0; t < height; ++t) {
         simd::F even;
         simd::F odd;
         load_pair<D>(row[t], whole, static_cast<int>(channels - whole), even, odd);
@@ -108,12 +109,13 @@ void dots_of(const kvlab_rows& rows, const float* arranged, float* out, std::uin
     alignas(64) float totals[simd::floats];
     simd::store(totals, simd::reduce_each<simd::Adds>(sums));
     const std::uint64_t left = rows.tokens - t0;
-    if (left >= T) {
+    if (left >= height) {
 #pragma GCC unroll 4
-      for (int h = 0; h < H; ++h) __builtin_memcpy(out + h * out_stride + t0, totals + h * T, T * sizeof(float));
+      for (std::uint64_t h = 0; h < H; ++h)
+        __builtin_memcpy(out + h * out_stride + t0, totals + h * height, height * sizeof(float));
     } else {
-      for (int h = 0; h < H; ++h) {
-        for (std::uint64_t t = 0; t < left; ++t) out[h * out_stride + t0 + t] = totals[h * T + static_cast<int>(t)];
+      for (std::uint64_t h = 0; h < H; ++h) {
+        for (std::uint64_t t = 0; t < left; ++t) out[h * out_stride + t0 + t] = totals[h * height + t];
       }
     }
   }
@@ -169,24 +171,24 @@ void dots(const kvlab_rows* rows, const float* queries, std::uint64_t query_stri
 // ---- sums ----------------------------------------------------------------------------------------------------------
 
 // Channels [c, c + P pairs), of which `count` exist where Masked.
-template <kvlab_dtype D, int H, int P, bool Masked>
+template <kvlab_dtype D, std::uint64_t H, std::uint64_t P, bool Masked>
 KVLAB_SIMD void sums_of(const kvlab_rows& rows, std::uint64_t c, int count, const float* weights,
                         std::uint64_t weight_stride, float* sums, std::uint64_t sum_stride) {
   simd::F total[H][2 * P];
 #pragma GCC unroll 4
-  for (int h = 0; h < H; ++h) {
+  for (std::uint64_t h = 0; h < H; ++h) {
 #pragma GCC unroll 4
-    for (int p = 0; p < 2 * P; ++p) total[h][p] = simd::zero();
+    for (std::uint64_t p = 0; p < 2 * P; ++p) total[h][p] = simd::zero();
   }
   for (std::uint64_t t = 0; t < rows.tokens; ++t) {
     const void* row = row_of<D>(rows, t);
     simd::F x[2 * P];
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
+    for (std::uint64_t p = 0; p < P; ++p) {
       if constexpr (Masked) {
         load_pair<D>(row, c, count, x[2 * p], x[2 * p + 1]);
       } else {
-        load_pair<D>(row, c + static_cast<std::uint64_t>(p * pair), x[2 * p], x[2 * p + 1]);
+        load_pair<D>(row, c + p * pair, x[2 * p], x[2 * p + 1]);
       }
     }
     if (c == 0) {
@@ -194,20 +196,20 @@ KVLAB_SIMD void sums_of(const kvlab_rows& rows, std::uint64_t c, int count, cons
       prefetch(rows, t * row_bytes, (t + 1) * row_bytes);
     }
 #pragma GCC unroll 4
-    for (int h = 0; h < H; ++h) {
+    for (std::uint64_t h = 0; h < H; ++h) {
       const simd::F w = simd::set1(weights[h * weight_stride + t]);
 #pragma GCC unroll 4
-      for (int p = 0; p < 2 * P; ++p) total[h][p] = simd::fma(x[p], w, total[h][p]);
+      for (std::uint64_t p = 0; p < 2 * P; ++p) total[h][p] = simd::fma(x[p], w, total[h][p]);
     }
   }
 #pragma GCC unroll 4
-  for (int h = 0; h < H; ++h) {
+  for (std::uint64_t h = 0; h < H; ++h) {
 #pragma GCC unroll 4
-    for (int p = 0; p < P; ++p) {
+    for (std::uint64_t p = 0; p < P; ++p) {
       simd::F a;
       simd::F b;
       simd::join(total[h][2 * p], total[h][2 * p + 1], a, b);
-      float* to = sums + h * sum_stride + c + static_cast<std::uint64_t>(p * pair);
+      float* to = sums + h * sum_stride + c + p * pair;
       if constexpr (Masked) {
         simd::store_first(to, simd::add(simd::load_first(to, count), a), count);
         simd::store_first(to + simd::floats, simd::add(simd::load_first(to + simd::floats, count - simd::floats), b),
@@ -220,13 +222,13 @@ KVLAB_SIMD void sums_of(const kvlab_rows& rows, std::uint64_t c, int count, cons
   }
 }
 
-template <kvlab_dtype D, int H>
+template <kvlab_dtype D, std::uint64_t H>
 void sums_over_channels(const kvlab_rows& rows, const float* weights, std::uint64_t weight_stride, float* sums,
                         std::uint64_t sum_stride) {
-  constexpr int P = simd::floats == 16 ? 2 : 1;  // H * 2 * P accumulators: half of the registers
+  constexpr std::uint64_t pairs = simd::floats == 16 ? 2 : 1;  // H * 2 * pairs accumulators: half of the registers
   std::uint64_t c = 0;
-  for (; c + P * pair <= rows.channels; c += P * pair) {
-    sums_of<D, H, P, false>(rows, c, 0, weights, weight_stride, sums, sum_stride);
+  for (; c + pairs * pair <= rows.channels; c += pairs * pair) {
+    sums_of<D, H, pairs, false>(rows, c, 0, weights, weight_stride, sums, sum_stride);
   }
   for (; c + pair <= rows.channels; c += pair) {
     sums_of<D, H, 1, false>(rows, c, 0, weights, weight_stride, sums, sum_stride);

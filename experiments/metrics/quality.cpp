@@ -89,7 +89,7 @@ void judge_tensors(const WorkloadLayer& layer, const LayerCache& cache, ThreadPo
   quality.value_error = kept == 0 ? nan : ratio(value_sums.error, value_sums.norm);
 }
 
-void judge_outputs(const WorkloadLayer& layer, LayerCache& cache, const std::vector<float>& reference, ThreadPool& pool,
+void judge_outputs(const WorkloadLayer& layer, const std::vector<float>& reference, const std::vector<float>& outputs,
                    LayerQuality& quality) {
   const LayerShape& shape = layer.shape;
   const std::uint64_t channels = shape.head_dim_values;
@@ -99,8 +99,6 @@ void judge_outputs(const WorkloadLayer& layer, LayerCache& cache, const std::vec
     quality.output_cosine = nan;
     return;
   }
-  std::vector<float> outputs(reference.size());
-  cache.attend(layer.judged, outputs.data(), pool);
   Sums all;
   double cosines = 0;
   for (std::uint64_t v = 0; v < vectors; ++v) {
@@ -128,12 +126,19 @@ void judge_outputs(const WorkloadLayer& layer, LayerCache& cache, const std::vec
 
 }  // namespace
 
-LayerQuality judge(const WorkloadLayer& layer, LayerCache& cache, const std::vector<float>& reference,
-                   ThreadPool& pool) {
+LayerQuality judge(const WorkloadLayer& layer, const LayerCache& cache, const std::vector<float>& reference,
+                   const std::vector<float>& outputs, ThreadPool& pool) {
   LayerQuality quality;
   judge_tensors(layer, cache, pool, quality);
-  judge_outputs(layer, cache, reference, pool, quality);
+  judge_outputs(layer, reference, outputs, quality);
   return quality;
+}
+
+std::vector<float> cache_outputs(const WorkloadLayer& layer, LayerCache& cache, ThreadPool& pool) {
+  const LayerShape& shape = layer.shape;
+  std::vector<float> outputs(shape.batch * shape.query_heads * layer.judged.count() * shape.head_dim_values);
+  cache.attend(layer.judged, outputs.data(), pool);
+  return outputs;
 }
 
 double quantile(const std::vector<double>& sorted, double q) {

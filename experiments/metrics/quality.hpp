@@ -17,10 +17,14 @@ struct LayerQuality {
   std::vector<double> vector_errors;  // |o - o^| / |o| of each output vector
 };
 
-// Sums run over all sequences, heads, tokens and channels, in f64; 0/0 = 0. `reference`: reference_outputs(layer).
-// Throws MethodError (internal) naming layer and head where a decode or an output is not finite.
-LayerQuality judge(const WorkloadLayer& layer, LayerCache& cache, const std::vector<float>& reference,
-                   ThreadPool& pool);
+// Sums run over all sequences, heads, tokens and channels, in f64; 0/0 = 0. `reference`: reference_outputs(layer);
+// `outputs`: what the cache gave for the same queries. Throws MethodError (internal) naming layer and head where a
+// decode or an output is not finite.
+LayerQuality judge(const WorkloadLayer& layer, const LayerCache& cache, const std::vector<float>& reference,
+                   const std::vector<float>& outputs, ThreadPool& pool);
+
+// The judged queries' outputs over what the cache holds.
+std::vector<float> cache_outputs(const WorkloadLayer& layer, LayerCache& cache, ThreadPool& pool);
 
 // Of the sorted values, linearly interpolated; NaN of none.
 double quantile(const std::vector<double>& sorted, double q);

@@ -16,7 +16,7 @@ struct HeadRows {
 void attend(const WorkloadLayer& layer, const HeadRows& rows, const float* query, std::uint64_t position,
             std::vector<double>& weights, float* out) {
   const LayerShape& shape = layer.shape;
-  const std::uint64_t tokens = layer.prefill.tokens;
+  const std::uint64_t tokens = std::min(layer.tokens, position + 1);
   const std::uint64_t first =
       shape.window > 0 && position >= shape.window ? std::min(tokens, position - shape.window + 1) : 0;
   std::fill_n(out, shape.head_dim_values, 0.0F);
@@ -44,7 +44,7 @@ void attend(const WorkloadLayer& layer, const HeadRows& rows, const float* query
 std::vector<float> reference_outputs(const WorkloadLayer& layer, ThreadPool& pool) {
   const LayerShape& shape = layer.shape;
   const QueryTensor& judged = layer.judged;
-  const std::uint64_t tokens = layer.prefill.tokens;
+  const std::uint64_t tokens = layer.tokens;
   std::vector<float> outputs(shape.batch * shape.query_heads * judged.count() * shape.head_dim_values);
   std::vector<Buffer> scratch(pool.threads());
   std::vector<std::vector<double>> weights(pool.threads());

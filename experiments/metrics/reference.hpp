@@ -8,7 +8,7 @@
 
 namespace kvlab {
 
-// o = softmax(scale q k) v over tokens [0, P), in a layer with window W over those at positions > p - W.
+// o = softmax(scale q k) v over tokens at positions <= p, in a layer with window W over those > p - W.
 // f32 [batch, query_head, query, channel] of the judged queries; sums of the softmax in f64.
 std::vector<float> reference_outputs(const WorkloadLayer& layer, ThreadPool& pool);
 

@@ -180,6 +180,7 @@ Row Cell::row() const {
           {"query_heads", count(shape.query_heads)},
           {"head_dim", count(shape.head_dim)},
           {"tokens", count(shape.tokens)},
+          {"decoded_tokens", count(shape.decoded)},
           {"elements", count(shape.elements())},
           {"raw_bytes", count(shape.raw_bytes())}};
 }

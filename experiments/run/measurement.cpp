@@ -10,6 +10,7 @@
 #include "experiments/measure/sampler.hpp"
 #include "experiments/metrics/quality.hpp"
 #include "experiments/metrics/reference.hpp"
+#include "experiments/run/decoding.hpp"
 #include "experiments/workloads/synthetic/random.hpp"
 
 namespace kvlab {
@@ -24,6 +25,8 @@ class Measurement {
   void run() {
     load();
     build();
+    if (job_.measure.speed) record_compression();
+    fill();
     record_bytes();
     record_quality();
     if (job_.measure.speed) record_speed();
@@ -36,6 +39,10 @@ class Measurement {
   void load();
   void build();
   void prefill();
+  void fill();
+  void record_compression();
+  void record_decoding(const Decoding& decoding);
+  void record_samples(const char* metric, std::vector<double> samples);
   void record_bytes();
   void record_quality();
   void record_speed();
@@ -48,7 +55,8 @@ class Measurement {
   Workload workload_;
   std::vector<std::vector<float>> references_;  // a layer
   std::optional<CacheManager> cache_;
-  std::uint64_t before_bytes_ = 0;  // resident, with workload and references
+  std::vector<std::vector<float>> outputs_;  // a layer: the cache's, of the judged queries
+  std::uint64_t before_bytes_ = 0;           // resident, with workload and references
 };
 
 void Measurement::load() {
@@ -69,11 +77,40 @@ void Measurement::build() {
   std::vector<LayerShape> shapes;
   for (const auto& layer : workload_.layers) shapes.push_back(layer.shape);
   cache_.emplace(resolved.pipeline, shapes);
-  prefill();
 }
 
 void Measurement::prefill() {
   for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->prefill(i, workload_.layers[i].prefill, pool_);
+}
+
+// The cache as it is judged, and what it answers.
+void Measurement::fill() {
+  prefill();
+  const WorkloadLayer& first = workload_.layers.front();
+  if (first.tokens > first.prefill.tokens) {
+    const TimingTurn turn(job_.measure.speed ? job_.timing_fd : -1);
+    Decoding decoding = decode_tokens(workload_, *cache_, static_cast<std::uint64_t>(job_.seed), pool_);
+    record_decoding(decoding);
+    outputs_ = std::move(decoding.outputs);
+    return;
+  }
+  for (std::size_t i = 0; i < cache_->layers(); ++i) {
+    outputs_.push_back(cache_outputs(workload_.layers[i], cache_->layer(i), pool_));
+  }
+}
+
+void Measurement::record_decoding(const Decoding& decoding) {
+  record_.cell["peak_cache_bytes"] = to_double(decoding.peak_bytes);
+  if (!job_.measure.speed) return;
+  record_samples("append", decoding.append_seconds);
+  record_samples("step", decoding.step_seconds);
+  for (const auto& [name, seconds] :
+       {std::pair{"append_seconds", &decoding.append_seconds}, std::pair{"step_seconds", &decoding.step_seconds}}) {
+    std::vector<double> sorted = *seconds;
+    std::sort(sorted.begin(), sorted.end());
+    record_.cell[std::string(name) + "_p99"] = quantile(sorted, 0.99);
+    record_.cell[std::string(name) + "_max"] = sorted.back();
+  }
 }
 
 void Measurement::record_bytes() {
@@ -107,7 +144,7 @@ void Measurement::record_quality() {
     cell[name] = std::get<double>(cell[name]) + value / layers;
   };
   for (std::size_t i = 0; i < cache_->layers(); ++i) {
-    const LayerQuality quality = judge(workload_.layers[i], cache_->layer(i), references_[i], pool_);
+    const LayerQuality quality = judge(workload_.layers[i], cache_->layer(i), references_[i], outputs_[i], pool_);
     Row row{{"id", job_.row.at("id")},
             {"layer", std::int64_t{workload_.layers[i].shape.layer}},
             {"bytes", to_double(cache_->layer(i).bytes().total())}};
@@ -126,7 +163,10 @@ void Measurement::record_quality() {
 }
 
 void Measurement::time(const char* metric, const std::function<void()>& call) {
-  std::vector<double> samples = sample(job_.measure, call);
+  record_samples(metric, sample(job_.measure, call));
+}
+
+void Measurement::record_samples(const char* metric, std::vector<double> samples) {
   for (std::size_t i = 0; i < samples.size(); ++i) {
     record_.samples.push_back({{"id", job_.row.at("id")},
                                {"metric", std::string(metric)},
@@ -141,6 +181,17 @@ void Measurement::time(const char* metric, const std::function<void()>& call) {
   record_.cell[name + "_samples"] = to_double(samples.size());
 }
 
+void Measurement::record_compression() {
+  const TimingTurn turn(job_.timing_fd);
+  time("compress", [&] { prefill(); });
+  std::uint64_t raw = 0;  // of the prefill
+  for (const auto& layer : workload_.layers) {
+    const LayerShape& shape = layer.shape;
+    raw += shape.heads() * layer.prefill.tokens * (shape.head_dim_keys + shape.head_dim_values) * size_of(shape.dtype);
+  }
+  record_.cell["compress_bandwidth"] = to_double(raw) / std::get<double>(record_.cell["compress_seconds"]);
+}
+
 void Measurement::record_speed() {
   const TimingTurn turn(job_.timing_fd);
   std::uint64_t largest = 0;
@@ -149,11 +200,10 @@ void Measurement::record_speed() {
   for (const auto& layer : workload_.layers) {
     const LayerShape& shape = layer.shape;
     const std::uint64_t channels = std::max(shape.head_dim_keys, shape.head_dim_values);
-    largest = std::max(largest, shape.heads() * layer.prefill.tokens * channels * size_of(shape.dtype));
+    largest = std::max(largest, shape.heads() * layer.tokens * channels * size_of(shape.dtype));
     outputs = std::max(outputs, shape.batch * shape.query_heads * shape.head_dim_values);
     query_floats = std::max(query_floats, shape.batch * shape.query_heads * shape.head_dim_keys);
   }
-  time("compress", [&] { prefill(); });
   {
     const Mapping keys(largest);
     const Mapping values(largest);
@@ -165,7 +215,7 @@ void Measurement::record_speed() {
   std::vector<float> queries(query_floats);
   Random(static_cast<std::uint64_t>(job_.seed), {0}).normal(queries);
   std::vector<float> out(outputs);
-  const std::vector<std::uint32_t> position{static_cast<std::uint32_t>(workload_.layers.front().prefill.tokens)};
+  const std::vector<std::uint32_t> position{static_cast<std::uint32_t>(workload_.layers.front().tokens)};
   time("attend", [&] {
     for (std::size_t i = 0; i < cache_->layers(); ++i) {
       cache_->layer(i).attend({queries.data(), position}, out.data(), pool_);
@@ -175,7 +225,6 @@ void Measurement::record_speed() {
   Row& cell = record_.cell;
   const double raw = static_cast<double>(std::get<std::int64_t>(job_.row.at("raw_bytes")));
   const double bytes = to_double(cache_->bytes().total());
-  cell["compress_bandwidth"] = raw / std::get<double>(cell["compress_seconds"]);
   cell["decompress_bandwidth"] = raw / std::get<double>(cell["decompress_seconds"]);
   cell["attend_bandwidth"] = bytes / std::get<double>(cell["attend_seconds"]);
   cell["peak_read_bandwidth"] = job_.peak_read;

@@ -42,7 +42,7 @@ void check_finite(const Workload& workload, ThreadPool& pool) {
       pool.parallel_for(shape.heads(), [&](std::size_t index, std::size_t /*thread*/) {
         const auto kv_head = static_cast<std::uint32_t>(index % shape.kv_heads);
         const std::byte* head = tensor.head(index / shape.kv_heads, kv_head, shape.dtype);
-        if (!all_finite(head, shape.dtype, layer.prefill.tokens * channels)) {
+        if (!all_finite(head, shape.dtype, layer.tokens * channels)) {
           throw InputError("the workload's " + std::string(name) + " hold NaN or infinity in layer " +
                            std::to_string(shape.layer) + ", sequence " + std::to_string(index / shape.kv_heads) +
                            ", KV head " + std::to_string(kv_head));

@@ -1,7 +1,8 @@
 // Where K, V and the queries come from. A source is what the experiment file describes; loading it makes the tensors.
 //
 // P tokens are prefilled. Observed queries are at positions below P and may be shown to methods; judged ones are at P
-// and above, and no method ever sees them.
+// and above, and no method ever sees them. A workload that decodes has tokens beyond P, which are appended one by one;
+// its judged queries attend at their own positions, another's to the prefill.
 #pragma once
 
 #include <memory>
@@ -26,8 +27,10 @@ struct WorkloadShape {
   Dtype dtype = Dtype::bf16;
   std::uint64_t observed = 0;  // queries a query head
   std::uint64_t judged = 0;
+  std::uint64_t decoded = 0;  // tokens beyond the prefill that are appended
 
-  [[nodiscard]] std::uint64_t elements() const { return 2 * batch * layers * kv_heads * tokens * head_dim; }  // K and V
+  // Of K and V, all tokens.
+  [[nodiscard]] std::uint64_t elements() const { return 2 * batch * layers * kv_heads * (tokens + decoded) * head_dim; }
   [[nodiscard]] std::uint64_t raw_bytes() const { return elements() * size_of(dtype); }
   [[nodiscard]] std::uint64_t query_bytes() const {
     return batch * layers * query_heads * (observed + judged) * head_dim * sizeof(float);
@@ -36,7 +39,8 @@ struct WorkloadShape {
 
 struct WorkloadLayer {
   LayerShape shape;
-  Prefill prefill;
+  Prefill prefill;           // its tensors hold all tokens
+  std::uint64_t tokens = 0;  // prefilled and decoded
   QueryTensor judged;
 };
 

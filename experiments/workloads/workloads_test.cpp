@@ -23,7 +23,7 @@ struct Loaded {
     const WorkloadLayer& data = workload.layers[layer];
     LayerCache cache(pipeline, data.shape);
     cache.prefill(data.prefill, pool);
-    return kvlab::judge(data, cache, reference_outputs(data, pool), pool);
+    return kvlab::judge(data, cache, reference_outputs(data, pool), cache_outputs(data, cache, pool), pool);
   }
   ThreadPool pool;
   std::unique_ptr<WorkloadSource> source;
@@ -121,7 +121,7 @@ TEST(Metrics, ReferenceAgreesWithLongHand) {
     for (auto& head : all) {
       for (std::uint32_t t = 0; t < 40; ++t) head.push_back(t);
     }
-    const WorkloadLayer layer{shape, data.prefill(), data.judged()};
+    const WorkloadLayer layer{shape, data.prefill(), data.tokens, data.judged()};
     EXPECT_LT(test::relative(reference_outputs(layer, pool), test::attention(data, data.keys, data.values, all)), 1e-5);
   }
 }
@@ -155,7 +155,7 @@ TEST(Workloads, NotFiniteIsRefused) {
   values[45] = INFINITY;
   data.set_values(values);
   Workload workload;
-  workload.layers.push_back({shape, data.prefill(), data.judged()});
+  workload.layers.push_back({shape, data.prefill(), data.tokens, data.judged()});
   ThreadPool pool(2);
   try {
     check_finite(workload, pool);

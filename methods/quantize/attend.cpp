@@ -40,7 +40,7 @@ void Attend::prepare(const float* queries, std::uint64_t count, void* prepared) 
     p.rounded[q] = fast_->round_query(query, format_.channels, bits_, largest_code, p.integers + q * row_stride());
     for_groups(format_, [&](std::uint64_t g, std::uint64_t from, std::uint64_t to) {
       float sum = 0;
-      for (std::uint64_t c = from; c < to; ++c) sum += integers[fast_->place(c, bits_)];
+      for (std::uint64_t c = from; c < to; ++c) sum += static_cast<float>(integers[fast_->place(c, bits_)]);
       p.group_sums[q * format_.groups() + g] = sum;
     });
   }

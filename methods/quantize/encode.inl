@@ -71,7 +71,7 @@ KVLAB_SIMD F rounded_as(unsigned dtype, F x) {
 // `now` of them, as stored.
 KVLAB_SIMD void store_scales(unsigned dtype, F x, int now, std::uint8_t* to) {
   alignas(64) std::uint8_t all[simd::bytes];
-  const int size = dtype == 2 ? 4 : 2;
+  const std::uint64_t size = dtype == 2 ? 4 : 2;
   if (dtype == 0) {
     simd::store_f16(reinterpret_cast<std::uint16_t*>(all), x);
   } else if (dtype == 1) {
@@ -79,7 +79,7 @@ KVLAB_SIMD void store_scales(unsigned dtype, F x, int now, std::uint8_t* to) {
   } else {
     simd::store(reinterpret_cast<float*>(all), x);
   }
-  __builtin_memcpy(to, all, static_cast<std::uint64_t>(now * size));
+  __builtin_memcpy(to, all, static_cast<std::uint64_t>(now) * size);
 }
 
 // Scales and zeros of segments with these largest and least values (symmetric: the largest magnitude, and 0).
@@ -138,6 +138,27 @@ KVLAB_SIMD bool code_segment(const EncodeSetting& s, const void* x, const Scalin
   return Exact || simd::all_at_most(off, simd::set1(0.4999F));
 }
 
+// Element by element, the largest of a segment (symmetric: of its magnitudes) and the largest of its negatives.
+template <kvlab_dtype D, bool Signed>
+KVLAB_SIMD void extremes(const std::uint8_t* x, std::uint64_t group, F& most, F& lowest) {
+  constexpr std::uint64_t element = D == KVLAB_F32 ? 4 : 2;
+  F even;
+  F odd;
+  load_pair<D>(x, 0, even, odd);
+  most = Signed ? simd::absolute(even) : even;
+  lowest = simd::sub(simd::zero(), even);
+  for (std::uint64_t c = 0; c < group; c += pair) {
+    load_pair<D>(x, c, even, odd);
+    _mm_prefetch(reinterpret_cast<const char*>(x) + c * element + fetch_ahead, _MM_HINT_T0);
+    if constexpr (Signed) {
+      most = simd::max(most, simd::max(simd::absolute(even), simd::absolute(odd)));
+    } else {
+      most = simd::max(most, simd::max(even, odd));
+      lowest = simd::max(lowest, simd::sub(simd::zero(), simd::min(even, odd)));
+    }
+  }
+}
+
 // Bits: 8, 4, or 0 for the others.
 template <kvlab_dtype D, unsigned Bits, bool Signed>
 void encode_tokens_of(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
@@ -160,24 +181,7 @@ void encode_tokens_of(const EncodeSetting& s, const kvlab_view& view, std::uint8
 #pragma GCC unroll 16
     for (int i = 0; i < simd::floats; ++i) most[i] = lowest[i] = simd::zero();
     for (int i = 0; i < now; ++i) {
-      const std::uint8_t* x = at(p + static_cast<std::uint64_t>(i));
-      F even;
-      F odd;
-      load_pair<D>(x, 0, even, odd);
-      F a = Signed ? simd::absolute(even) : even;
-      F b = simd::sub(simd::zero(), even);
-      for (std::uint64_t c = 0; c < s.group; c += pair) {
-        load_pair<D>(x, c, even, odd);
-        _mm_prefetch(reinterpret_cast<const char*>(x) + c * element + fetch_ahead, _MM_HINT_T0);
-        if constexpr (Signed) {
-          a = simd::max(a, simd::max(simd::absolute(even), simd::absolute(odd)));
-        } else {
-          a = simd::max(a, simd::max(even, odd));
-          b = simd::max(b, simd::sub(simd::zero(), simd::min(even, odd)));
-        }
-      }
-      most[i] = a;
-      lowest[i] = b;
+      extremes<D, Signed>(at(p + static_cast<std::uint64_t>(i)), s.group, most[i], lowest[i]);
     }
     F scale;
     F zero;

@@ -252,8 +252,8 @@ KVLAB_SIMD void dot_step(const std::uint8_t* const* row, std::uint64_t step, con
         sum = simd::dot_words(sum, codes, simd::iload(from + static_cast<std::uint64_t>(h) * x_stride));
       }
     } else {
-      I packed = simd::iload(p);
-      if constexpr (Signed) packed = simd::ixor(packed, simd::iset1_16(static_cast<std::int16_t>(0x8888)));
+      constexpr std::uint16_t bias = Signed ? 0x8888 : 0;
+      const I packed = simd::ixor(simd::iload(p), simd::iset1_16(static_cast<std::int16_t>(bias)));
       const I low = simd::iset1_16(15);
       const I codes[4] = {simd::iand(packed, low), simd::iand(simd::shift_right_16<4>(packed), low),
                           simd::iand(simd::shift_right_16<8>(packed), low), simd::shift_right_16<12>(packed)};
@@ -296,19 +296,19 @@ KVLAB_SIMD void put_results(const float* results, const CodeRows& rows, std::uin
 template <unsigned Bits, bool Signed, int H>
 void dots_of(const CodeRows& rows, const std::int16_t* x, std::uint64_t x_stride, const Rounded* rounded,
              const float* scales, const float* zeros, float* out, std::uint64_t out_stride) {
-  constexpr int T = simd::floats / H;
+  constexpr int height = simd::floats / H;
   const std::uint64_t steps = (rows.columns + step_codes<Bits> - 1) / step_codes<Bits>;
-  for (std::uint64_t r = 0; r < rows.rows; r += T) {
-    prefetch(rows, r * rows.row_bytes, (r + T) * rows.row_bytes);
-    const std::uint8_t* row[T];
-    rows_from<T>(rows, r, row);
+  for (std::uint64_t r = 0; r < rows.rows; r += height) {
+    prefetch(rows, r * rows.row_bytes, (r + height) * rows.row_bytes);
+    const std::uint8_t* row[height];
+    rows_from<height>(rows, r, row);
     I sums[simd::floats];
 #pragma GCC unroll 16
     for (int i = 0; i < simd::floats; ++i) sums[i] = simd::izero();
-    for (std::uint64_t s = 0; s < steps; ++s) dot_step<Bits, Signed, H, T>(row, s, x, x_stride, sums);
+    for (std::uint64_t s = 0; s < steps; ++s) dot_step<Bits, Signed, H, height>(row, s, x, x_stride, sums);
     alignas(64) float totals[simd::floats];
     simd::store(totals, simd::to_float(simd::sums_of_each(sums)));
-    put_results<H, T>(totals, rows, r, out, out_stride);
+    put_results<H, height>(totals, rows, r, out, out_stride);
   }
   constexpr float bias = Bits == 4 && Signed ? 8 : 0;
   for (int h = 0; h < H; ++h) {
@@ -329,10 +329,10 @@ void dots_of(const CodeRows& rows, const std::int16_t* x, std::uint64_t x_stride
 // How groups lie in the 32-bit lanes of the registers of one step.
 template <unsigned Bits>
 struct LaneGroups {
+  alignas(64) std::int32_t indexes[simd::floats];
   std::uint64_t run;   // steps with the same groups in the same lanes: they share one scaling
   std::uint64_t base;  // first group of the step
   bool uniform;        // all lanes are of that group
-  alignas(64) std::int32_t indexes[simd::floats];
 
   KVLAB_SIMD LaneGroups at(std::uint64_t step, std::uint64_t group, std::uint64_t groups) {
     constexpr std::uint64_t lane_codes = step_codes<Bits> / simd::floats;
@@ -352,7 +352,7 @@ template <unsigned Bits, bool Signed, int H>
 void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t groups, const std::int16_t* x,
                    std::uint64_t x_stride, const Rounded* rounded, const float* group_sums, const float* scales,
                    const float* zeros, float* out, std::uint64_t out_stride) {
-  constexpr int T = simd::floats / H;
+  constexpr int height = simd::floats / H;
   constexpr std::uint64_t most_steps = quantize::most_channels / step_codes<Bits>;
   constexpr std::uint64_t lane_codes = step_codes<Bits> / simd::floats;
   const std::uint64_t steps = (rows.columns + step_codes<Bits> - 1) / step_codes<Bits>;
@@ -368,10 +368,10 @@ void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t grou
     }
   }
   constexpr float bias = Bits == 4 && Signed ? 8 : 0;
-  for (std::uint64_t r = 0; r < rows.rows; r += T) {
-    prefetch(rows, r * rows.row_bytes, (r + T) * rows.row_bytes);
-    const std::uint8_t* row[T];
-    rows_from<T>(rows, r, row);
+  for (std::uint64_t r = 0; r < rows.rows; r += height) {
+    prefetch(rows, r * rows.row_bytes, (r + height) * rows.row_bytes);
+    const std::uint8_t* row[height];
+    rows_from<height>(rows, r, row);
     F totals[simd::floats];
 #pragma GCC unroll 16
     for (int i = 0; i < simd::floats; ++i) totals[i] = simd::zero();
@@ -382,11 +382,11 @@ void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t grou
 #pragma GCC unroll 16
       for (int i = 0; i < simd::floats; ++i) sums[i] = simd::izero();
       for (const std::uint64_t end = least(s + lane.run, steps); s < end; ++s) {
-        dot_step<Bits, Signed, H, T>(row, s, x, x_stride, sums);
+        dot_step<Bits, Signed, H, height>(row, s, x, x_stride, sums);
       }
       const I indexes = simd::iload(lane.indexes);
 #pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) {
+      for (int t = 0; t < height; ++t) {
         const std::uint64_t at = least(r + static_cast<std::uint64_t>(t), rows.rows - 1) * groups + lane.base;
         const auto spread = [&](const float* from) __attribute__((always_inline)) {
           return lane.uniform ? simd::set1(from[at]) : simd::lookup(simd::load(from + at), indexes);
@@ -396,8 +396,8 @@ void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t grou
         if (zeros != nullptr) zero = simd::add(zero, spread(zeros));
 #pragma GCC unroll 4
         for (int h = 0; h < H; ++h) {
-          F& total = totals[h * T + t];
-          total = simd::fma(simd::to_float(sums[h * T + t]), scale, total);
+          F& total = totals[h * height + t];
+          total = simd::fma(simd::to_float(sums[h * height + t]), scale, total);
           total = simd::fma(zero, simd::load(zero_sums[h][first]), total);
         }
       }
@@ -405,9 +405,9 @@ void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t grou
     alignas(64) float results[simd::floats];
     simd::store(results, simd::reduce_each<simd::Adds>(totals));
     for (int h = 0; h < H; ++h) {
-      for (int t = 0; t < T; ++t) results[h * T + t] *= rounded[h].factor;
+      for (int t = 0; t < height; ++t) results[h * height + t] *= rounded[h].factor;
     }
-    put_results<H, T>(results, rows, r, out, out_stride);
+    put_results<H, height>(results, rows, r, out, out_stride);
   }
 }
 
@@ -433,11 +433,10 @@ KVLAB_SIMD void add_piece(float* sums, std::uint64_t column, std::uint64_t colum
 template <unsigned Bits, bool Signed>
 KVLAB_SIMD void tell_apart(I* s, I weight_sum, I* ordered) {
   if constexpr (Bits == 8) {
-    I even = simd::isub(s[0], simd::shift_left_32<8>(s[1]));
-    I odd = s[1];
     const I fix = simd::shift_left_32<7>(weight_sum);
-    if constexpr (Signed) even = simd::isub(even, fix);
-    if constexpr (!Signed) odd = simd::iadd(odd, fix);
+    const I low = simd::isub(s[0], simd::shift_left_32<8>(s[1]));
+    const I even = Signed ? simd::isub(low, fix) : low;
+    const I odd = Signed ? s[1] : simd::iadd(s[1], fix);
     ordered[0] = simd::interleave_low_32(even, odd);
     ordered[1] = simd::interleave_high_32(even, odd);
   } else {
@@ -457,6 +456,24 @@ KVLAB_SIMD void tell_apart(I* s, I weight_sum, I* ordered) {
     ordered[1] = simd::interleave_high_64(a, b);
     ordered[2] = simd::interleave_low_64(c, d);
     ordered[3] = simd::interleave_high_64(c, d);
+  }
+}
+
+// Adds the sums of one query and half of each lane to their columns.
+template <unsigned Bits, bool Signed>
+KVLAB_SIMD void put_sums(I* s, const std::int32_t* weight_sums, const float* factors, std::uint64_t first_column,
+                         int half, std::uint64_t columns, float* sums) {
+  constexpr int registers = 16 / Bits;
+  I ordered[registers];
+  tell_apart<Bits, Signed>(s, simd::iload(weight_sums), ordered);
+  for (int k = 0; k < registers; ++k) {
+    alignas(64) std::int32_t v[simd::floats];
+    simd::istore(v, ordered[k]);
+    for (int lane = 0; lane < simd::lanes; ++lane) {
+      const std::uint64_t column = first_column + static_cast<std::uint64_t>(lane) * (128 / Bits) +
+                                   static_cast<std::uint64_t>(4 * (half * registers + k));
+      add_piece(sums, column, columns, v + 4 * lane, factors[4 * lane]);
+    }
   }
 }
 
@@ -523,7 +540,6 @@ KVLAB_SIMD void sums_of(const CodeRows& rows, std::uint64_t chunk, std::uint64_t
       }
     }
   }
-  constexpr int registers = planes;  // of ordered columns a half
   for (int h = 0; h < H; ++h) {
     alignas(64) std::int32_t weight_sums[simd::floats];
     alignas(64) float factors[simd::floats];
@@ -534,18 +550,8 @@ KVLAB_SIMD void sums_of(const CodeRows& rows, std::uint64_t chunk, std::uint64_t
       factors[i] = of.factor;
     }
     for (int half = 0; half < Halves; ++half) {
-      I ordered[registers];
-      tell_apart<Bits, Signed>(s[h][half], simd::iload(weight_sums), ordered);
-      for (int k = 0; k < registers; ++k) {
-        alignas(64) std::int32_t v[simd::floats];
-        simd::istore(v, ordered[k]);
-        for (int lane = 0; lane < simd::lanes; ++lane) {
-          const std::uint64_t column = first_column + static_cast<std::uint64_t>(lane) * lane_columns +
-                                       static_cast<std::uint64_t>(4 * ((Half + half) * registers + k));
-          add_piece(sums + static_cast<std::uint64_t>(h) * sum_stride, column, rows.columns, v + 4 * lane,
-                    factors[4 * lane]);
-        }
-      }
+      put_sums<Bits, Signed>(s[h][half], weight_sums, factors, first_column, Half + half, rows.columns,
+                             sums + static_cast<std::uint64_t>(h) * sum_stride);
     }
   }
 }

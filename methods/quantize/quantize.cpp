@@ -22,7 +22,7 @@ struct Quantize : kvlab::Codec {
   std::uint64_t group;
   ScaleDtype scale_dtype;
   Format format{};
-  Attend attend{};
+  Attend attend;
   const Kernels* fast = nullptr;
   std::array<const Kernels*, 2> encoders{};  // the second for what the first's registers are too wide for
 

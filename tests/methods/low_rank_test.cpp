@@ -75,7 +75,11 @@ TEST(LowRank, BlocksOfLessThanTheRankAreHeldWhole) {
   const std::vector<float> zeros(300 * 64, 0.0F);
   EXPECT_EQ(error_at_rank(zeros, 64, 300, 8, "f32"), 0);
   std::vector<float> one(300 * 64);
-  for (std::size_t i = 0; i < one.size(); ++i) one[i] = static_cast<float>(i / 64 + 1) * static_cast<float>(i % 64 + 1);
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    const std::size_t token = i / 64;
+    const std::size_t channel = i % 64;
+    one[i] = static_cast<float>((token + 1) * (channel + 1));
+  }
   EXPECT_LT(error_at_rank(one, 64, 300, 8, "f32"), 1e-6);
 }
 

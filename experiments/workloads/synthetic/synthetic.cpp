@@ -53,17 +53,24 @@ class SyntheticSource : public WorkloadSource {
     drawn_tokens_ = static_cast<std::uint64_t>(common[4].i);
     shape_.tokens = static_cast<std::uint64_t>(reader.integer("prefill", static_cast<std::int64_t>(drawn_tokens_), 1,
                                                               static_cast<std::int64_t>(drawn_tokens_)));
+    const bool decode = reader.boolean("decode", false);
     reader.finish();
+    if (decode && shape_.tokens == drawn_tokens_) {
+      refuse(*tree.find("decode"), "decode needs tokens beyond the prefill, and prefill is all " +
+                                       std::to_string(drawn_tokens_) + " of them");
+    }
+    if (decode) shape_.decoded = drawn_tokens_ - shape_.tokens;
     if (shape_.query_heads % shape_.kv_heads != 0) {
       refuse(*tree.find(tree.find("query_heads") != nullptr ? "query_heads" : "synthetic"),
              "query_heads " + std::to_string(shape_.query_heads) + " is not a multiple of kv_heads " +
                  std::to_string(shape_.kv_heads));
     }
     shape_.observed = std::min(queries_a_head, shape_.tokens);
-    shape_.judged = queries_a_head;
+    shape_.judged = decode ? std::min(queries_a_head, shape_.decoded) : queries_a_head;
     effective_ = {{"synthetic", generator_->name}};
     effective_.update(to_json(common_parameters(), common));
     effective_["prefill"] = shape_.tokens;
+    if (decode) effective_["decode"] = true;
     effective_.update(to_json(generator_->parameters, values_));
   }
 
@@ -77,7 +84,11 @@ class SyntheticSource : public WorkloadSource {
     std::vector<std::uint32_t> before(shape_.observed);
     std::vector<std::uint32_t> after(shape_.judged);
     std::iota(before.begin(), before.end(), static_cast<std::uint32_t>(shape_.tokens - shape_.observed));
-    std::iota(after.begin(), after.end(), static_cast<std::uint32_t>(shape_.tokens));
+    // Spread over the decoded tokens, the last one's among them; without any, one after another.
+    for (std::uint64_t i = 0; i < after.size(); ++i) {
+      const std::uint64_t later = shape_.decoded > 0 ? (i + 1) * shape_.decoded / after.size() - 1 : i;
+      after[i] = static_cast<std::uint32_t>(shape_.tokens + later);
+    }
     const auto observed = workload.keep(std::move(before));
     const auto judged = workload.keep(std::move(after));
     for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
@@ -101,7 +112,7 @@ class SyntheticSource : public WorkloadSource {
     layer.shape.seed = seed;
     layer.shape.check();
 
-    const std::uint64_t head_size = shape_.tokens * shape_.head_dim;
+    const std::uint64_t head_size = (shape_.tokens + shape_.decoded) * shape_.head_dim;
     const std::uint64_t head_bytes = head_size * size_of(shape_.dtype);
     auto* keys = workload.allocate<std::byte>(layer.shape.heads() * head_bytes);
     auto* values = workload.allocate<std::byte>(layer.shape.heads() * head_bytes);
@@ -133,6 +144,7 @@ class SyntheticSource : public WorkloadSource {
     });
 
     const auto stride = static_cast<std::int64_t>(head_size);
+    layer.tokens = shape_.tokens + shape_.decoded;
     layer.prefill.tokens = shape_.tokens;
     layer.prefill.keys = {keys, stride * shape_.kv_heads, stride, shape_.head_dim};
     layer.prefill.values = {values, stride * shape_.kv_heads, stride, shape_.head_dim};

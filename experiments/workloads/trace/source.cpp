@@ -39,6 +39,13 @@ class TraceSource : public WorkloadSource {
     choose_sequences(reader.optional("sequences"));
     prefill_ = static_cast<std::uint64_t>(reader.integer("prefill", static_cast<std::int64_t>(header_.prefill_tokens),
                                                          1, static_cast<std::int64_t>(header_.tokens)));
+    if (reader.boolean("decode", false)) {
+      decoded_ = header_.tokens - prefill_;
+      if (decoded_ == 0) {
+        refuse(*tree.find("decode"), "decode needs tokens beyond the prefill, and the trace has " +
+                                         std::to_string(header_.tokens) + " tokens");
+      }
+    }
     reader.finish();
     const auto& positions = header_.query_positions;
     observed_ =
@@ -46,9 +53,16 @@ class TraceSource : public WorkloadSource {
   }
 
   [[nodiscard]] WorkloadShape shape() const override {
-    return {sequences_.size(),   layers_.size(),   header_.kv_heads,
-            header_.query_heads, header_.head_dim, prefill_,
-            header_.dtype,       observed_,        header_.query_positions.size() - observed_};
+    return {sequences_.size(),
+            layers_.size(),
+            header_.kv_heads,
+            header_.query_heads,
+            header_.head_dim,
+            prefill_,
+            header_.dtype,
+            observed_,
+            header_.query_positions.size() - observed_,
+            decoded_};
   }
   [[nodiscard]] std::string identity() const override { return "trace " + hash_; }
   [[nodiscard]] Json effective() const override { return describe(written_); }
@@ -96,7 +110,9 @@ class TraceSource : public WorkloadSource {
   [[nodiscard]] Json describe(const std::string& path) const {
     Json layers = Json::array();
     for (const auto& layer : layers_) layers.push_back(layer.layer);
-    return {{"trace", path}, {"layers", layers}, {"sequences", sequences_}, {"prefill", prefill_}};
+    Json described{{"trace", path}, {"layers", layers}, {"sequences", sequences_}, {"prefill", prefill_}};
+    if (decoded_ > 0) described["decode"] = true;
+    return described;
   }
 
   [[nodiscard]] LayerShape shape_of(const TraceLayer& layer, std::uint64_t seed) const {
@@ -121,7 +137,8 @@ class TraceSource : public WorkloadSource {
                   Workload& workload) const {
     WorkloadLayer layer;
     layer.shape = shape_of(from, seed);
-    const std::uint64_t head_size = prefill_ * header_.head_dim;
+    const std::uint64_t tokens = prefill_ + decoded_;
+    const std::uint64_t head_size = tokens * header_.head_dim;
     const std::uint64_t sequence_size = header_.kv_heads * head_size;
     const std::uint64_t element = size_of(header_.dtype);
     auto* keys = workload.allocate<std::byte>(sequences_.size() * sequence_size * element);
@@ -131,12 +148,13 @@ class TraceSource : public WorkloadSource {
     auto* judged_rows = workload.allocate<float>(query_rows * judged.size());
     std::vector<float> queries;
     for (std::size_t s = 0; s < sequences_.size(); ++s) {
-      trace.read_tensor(from, "keys", sequences_[s], prefill_, keys + s * sequence_size * element);
-      trace.read_tensor(from, "values", sequences_[s], prefill_, values + s * sequence_size * element);
+      trace.read_tensor(from, "keys", sequences_[s], tokens, keys + s * sequence_size * element);
+      trace.read_tensor(from, "values", sequences_[s], tokens, values + s * sequence_size * element);
       trace.read_queries(from, sequences_[s], queries);
       split_queries(queries, s, observed.size(), judged.size(), observed_rows, judged_rows);
     }
     const auto stride = static_cast<std::int64_t>(head_size);
+    layer.tokens = tokens;
     layer.prefill.tokens = prefill_;
     layer.prefill.keys = {keys, static_cast<std::int64_t>(sequence_size), stride, header_.head_dim};
     layer.prefill.values = {values, static_cast<std::int64_t>(sequence_size), stride, header_.head_dim};
@@ -165,6 +183,7 @@ class TraceSource : public WorkloadSource {
   std::vector<TraceLayer> layers_;
   std::vector<std::uint64_t> sequences_;
   std::uint64_t prefill_ = 0;
+  std::uint64_t decoded_ = 0;
   std::uint64_t observed_ = 0;
 };
 

@@ -1,0 +1,56 @@
+"""`decode: true`: tokens beyond the prefill are appended one by one, queries attend at their own positions."""
+
+import math
+
+from kvlab import TRACE, folder, frame, main, run
+
+EXPERIMENT = f"""kvlab: 1
+name: decode
+workloads:
+  recorded: {{trace: {TRACE}, layers: [2], sequences: [0], prefill: 1024, decode: true}}
+  noise: {{synthetic: gaussian, batch: 2, layers: 2, kv_heads: 2, query_heads: 4, head_dim: 32, tokens: 400, prefill: 300, decode: true}}
+pipelines:
+  raw: {{}}
+  int8: {{codec: {{method: quantize}}}}
+  window: {{select: [{{method: sliding_window, tokens: 100}}]}}
+measure: {{min_samples: 3, max_seconds: 0.05}}
+"""
+
+
+def test_decoding_is_measured_token_by_token():
+    with folder() as name:
+        path = f"{name}/decode.yaml"
+        with open(path, "w") as file:
+            file.write(EXPERIMENT)
+        result = run("run", path, cwd=name)
+        assert result.returncode == 0, result.stderr
+        cells = frame(f"{name}/results/runs/decode.h5").set_index(["pipeline", "workload"])
+        samples = frame(f"{name}/results/runs/decode.h5", group="samples")
+    raw, int8 = cells.loc[("raw", "noise")], cells.loc[("int8", "noise")]
+    assert (raw.tokens, raw.decoded_tokens, raw.elements) == (300, 100, 2 * 2 * 2 * 2 * 400 * 32)
+    assert raw.bytes == raw.raw_bytes == raw.elements * 2 and raw.output_error < 1e-5
+    # 300 tokens are blocks of 128, 128 and 44, the 100 that follow stay raw.
+    assert int8.bytes == 2 * 2 * 2 * 2 * (300 * (32 + 2) + 100 * 64)
+    assert int8.peak_cache_bytes == int8.bytes and 1e-3 < int8.output_error < 3e-2
+    for row in (raw, int8):
+        assert 0 < row.append_seconds <= row.append_seconds_p99 <= row.append_seconds_max
+        assert row.append_seconds < row.step_seconds <= row.step_seconds_p99 <= row.step_seconds_max
+        assert row.append_seconds_samples == 100
+        assert len(samples[(samples.id == row.id) & (samples.metric == "step")]) == 100
+    recorded = cells.loc[("int8", "recorded")]
+    assert recorded.decoded_tokens == 128 and 0 < recorded.output_error < 0.02
+    window = cells.loc[("window", "noise")]
+    assert window.status == "unsupported" and "selectors" in window.reason and math.isnan(window.step_seconds)
+
+
+def test_decode_without_later_tokens_is_refused():
+    with folder() as name:
+        path = f"{name}/x.yaml"
+        with open(path, "w") as file:
+            file.write("kvlab: 1\nname: x\nworkloads:\n  n: {synthetic: gaussian, tokens: 64, decode: true}\npipelines: {raw: {}}\n")
+        result = run("run", path, cwd=name)
+    assert result.returncode == 2 and "x.yaml:4:" in result.stderr, result.stderr
+    assert "decode needs tokens beyond the prefill" in result.stderr, result.stderr
+
+
+main(globals())
