@@ -66,6 +66,7 @@ std::vector<ColumnSpec> make_cell_columns() {
   add_timing(columns, "compress_seconds", "of selectors and encoding, from warm raw buffers");
   add_timing(columns, "decompress_seconds", "to decompress into the workload's dtype");
   add_timing(columns, "attend_seconds", "of one query a query head and sequence over the whole cache");
+  add_timing(columns, "plain_attend_seconds", "of the same by scalar loops that decode a row for each query head");
   add_timing(columns, "append_seconds", "to append a token to all sequences while decoding");
   add_extremes(columns, "append_seconds");
   add_timing(columns, "step_seconds", "of a decode step: append a token, then attend_seconds' query to all so far");
@@ -108,7 +109,7 @@ const std::vector<ColumnSpec>& layer_columns() {
 const std::vector<ColumnSpec>& sample_columns() {
   static const std::vector<ColumnSpec> columns{
       text("id", "of the cell"),
-      text("metric", "compress, decompress, attend, append or step"),
+      text("metric", "compress, decompress, attend, plain_attend, append or step"),
       count("sample", "0-based, in order of time"),
       real("seconds", "s", "one timing, all layers"),
   };

@@ -26,6 +26,7 @@ void add_describe(CLI::App& cli, App& app);
 void add_new(CLI::App& cli, App& app);
 void add_plan(CLI::App& cli, App& app);
 void add_run(CLI::App& cli, App& app);
+void add_bench(CLI::App& cli, App& app);
 void add_show(CLI::App& cli, App& app);
 void add_trace(CLI::App& cli, App& app);
 

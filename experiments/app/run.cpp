@@ -1,8 +1,11 @@
+#include <cstdlib>
+#include <functional>
 #include <iostream>
 
 #include "experiments/app/commands.hpp"
 #include "experiments/run/runner.hpp"
 #include "results/show.hpp"
+#include "results/speed.hpp"
 #include "results/store.hpp"
 
 namespace kvlab {
@@ -18,10 +21,11 @@ struct Options {
   bool fresh = false;
   bool retry = false;
   bool json = false;
+  bool csv = false;
 };
 
 void add_experiment_options(CLI::App& command, Options& options) {
-  command.add_option("FILE", options.file, "the experiment, YAML")->required();
+  command.add_option("FILE", options.file, "the experiment, YAML")->required(options.file.empty());
   // One value a flag: the next word is FILE's.
   command.add_option("--set", options.assignments, "set any value of the file: path=value")
       ->take_all()
@@ -29,6 +33,12 @@ void add_experiment_options(CLI::App& command, Options& options) {
       ->allow_extra_args(false);
   command.add_option("--only", options.only, "run cells whose pipeline/workload/backend matches this glob");
   command.add_flag("--force", options.force, "allow more than 100,000 cells");
+}
+
+void add_run_options(CLI::App& command, Options& options) {
+  command.add_option("-o,--output", options.output, "the result file; default results/runs/NAME.h5");
+  command.add_flag("--fresh", options.fresh, "forget finished cells and run all");
+  command.add_flag("--retry", options.retry, "run failed cells again");
 }
 
 std::filesystem::path output_of(const Options& options, const Experiment& experiment) {
@@ -39,7 +49,8 @@ std::filesystem::path output_of(const Options& options, const Experiment& experi
   return options.output;
 }
 
-int run(const Options& options, const App& app) {
+// `print`: what becomes of the finished table.
+int run(const Options& options, const App& app, const std::function<void(const Table&)>& print) {
   constexpr std::int64_t most_jobs = 1024;
   if (options.jobs < 1 || options.jobs > most_jobs) {
     throw InputError("--jobs " + std::to_string(options.jobs) + ": valid: 1 .. " + std::to_string(most_jobs));
@@ -52,7 +63,7 @@ int run(const Options& options, const App& app) {
       run_plan(experiment, plan,
                {output, static_cast<std::size_t>(options.jobs), options.fresh, options.retry, app.command, app.commit});
   if (code == 130) return code;
-  show(read_run(output), {}, std::cout);
+  print(read_run(output));
   std::cerr << "written: " << output.string() << '\n';
   return code;
 }
@@ -88,11 +99,24 @@ void add_run(CLI::App& cli, App& app) {
   auto* command = cli.add_subcommand("run", "run what is not yet done of an experiment");
   auto options = std::make_shared<Options>();
   add_experiment_options(*command, *options);
-  command->add_option("-o,--output", options->output, "the result file; default results/runs/NAME.h5");
+  add_run_options(*command, *options);
   command->add_option("--jobs", options->jobs, "cells side by side; their timed sections take turns");
-  command->add_flag("--fresh", options->fresh, "forget finished cells and run all");
-  command->add_flag("--retry", options->retry, "run failed cells again");
-  command->callback([&app, options] { app.exit_code = run(*options, app); });
+  command->callback(
+      [&app, options] { app.exit_code = run(*options, app, [](const Table& cells) { show(cells, {}, std::cout); }); });
+}
+
+// A run like any other, of configs/bench.yaml unless another is named, and another table.
+void add_bench(CLI::App& cli, App& app) {
+  auto* command = cli.add_subcommand("bench", "the benchmarks: run configs/bench.yaml, speeds against the roofline");
+  auto options = std::make_shared<Options>();
+  const char* root = std::getenv("KVLAB_ROOT");  // set by the script at the root of a checkout
+  options->file = (std::filesystem::path(root == nullptr ? "." : root) / "configs" / "bench.yaml").string();
+  add_experiment_options(*command, *options);
+  add_run_options(*command, *options);
+  command->add_flag("--csv", options->csv, "the table as CSV");
+  command->callback([&app, options] {
+    app.exit_code = run(*options, app, [&](const Table& cells) { show_speeds(cells, options->csv, std::cout); });
+  });
 }
 
 void add_plan(CLI::App& cli, App& app) {

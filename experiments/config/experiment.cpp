@@ -49,6 +49,7 @@ Measure read_measure(const Node& node) {
     measure.max_seconds = real_of(*seconds, "max_seconds");
     if (measure.max_seconds <= 0) refuse(*seconds, "max_seconds is " + seconds->scalar + "; valid: above 0");
   }
+  measure.plain = reader.boolean("plain", measure.plain);
   reader.finish();
   return measure;
 }

@@ -14,6 +14,7 @@ struct Measure {
   bool speed = true;
   std::int64_t min_samples = 10;
   double max_seconds = 2;
+  bool plain = false;  // time plain scalar attention too
 };
 
 struct Limits {

@@ -145,6 +145,7 @@ class Planner {
     }
     const Measure& measure = experiment_.measure;
     identity["cell"] = {cell.backend, cell.repeat, cell.seed, measure.speed, measure.min_samples, measure.max_seconds};
+    if (measure.plain) identity["cell"].push_back("plain");
     return hash_of(identity.dump());
   }
 

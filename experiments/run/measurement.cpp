@@ -7,6 +7,7 @@
 
 #include "core/cache/manager.hpp"
 #include "experiments/measure/machine.hpp"
+#include "experiments/measure/plain.hpp"
 #include "experiments/measure/sampler.hpp"
 #include "experiments/metrics/quality.hpp"
 #include "experiments/metrics/reference.hpp"
@@ -54,6 +55,7 @@ class Measurement {
   std::optional<Registry> registry_;  // the cache's methods are its
   Workload workload_;
   std::vector<std::vector<float>> references_;  // a layer
+  Pipeline pipeline_;
   std::optional<CacheManager> cache_;
   std::vector<std::vector<float>> outputs_;  // a layer: the cache's, of the judged queries
   std::uint64_t before_bytes_ = 0;           // resident, with workload and references
@@ -74,6 +76,7 @@ void Measurement::build() {
   pipeline.erase("workload");
   if (pipeline["codec"].empty()) pipeline.erase("codec");
   const ResolvedPipeline resolved = resolve_pipeline(to_node(pipeline, "the pipeline"), "the pipeline", *registry_);
+  pipeline_ = resolved.pipeline;
   std::vector<LayerShape> shapes;
   for (const auto& layer : workload_.layers) shapes.push_back(layer.shape);
   cache_.emplace(resolved.pipeline, shapes);
@@ -221,6 +224,15 @@ void Measurement::record_speed() {
       cache_->layer(i).attend({queries.data(), position}, out.data(), pool_);
     }
   });
+  if (job_.measure.plain) {
+    std::vector<PlainAttention> plain;
+    for (std::size_t i = 0; i < cache_->layers(); ++i) plain.emplace_back(pipeline_, cache_->layer(i).shape());
+    time("plain_attend", [&] {
+      for (std::size_t i = 0; i < cache_->layers(); ++i) {
+        plain[i].attend(cache_->layer(i), queries.data(), out.data(), pool_);
+      }
+    });
+  }
 
   Row& cell = record_.cell;
   const double raw = static_cast<double>(std::get<std::int64_t>(job_.row.at("raw_bytes")));
