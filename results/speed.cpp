@@ -69,9 +69,9 @@ void show_speeds(const Table& cells, bool as_csv, std::ostream& out) {
       raw_attend[cell.workload()] = cell["attend_seconds"];
     }
   }
-  const std::vector<std::string> names{"pipeline", "batch", "tokens", "head_dim", "MiB", "encode_ms", "encode_roof",
-                                       "decode_ms", "attend_ms", "attend_roof", "x_raw", "x_plain", "append_us",
-                                       "step_ms", "step_p99_ms"};
+  const std::vector<std::string> names{"pipeline",  "batch",       "tokens",    "head_dim",  "MiB",
+                                       "encode_ms", "encode_roof", "decode_ms", "attend_ms", "attend_roof",
+                                       "x_raw",     "x_plain",     "append_us", "step_ms",   "step_p99_ms"};
   std::vector<ColumnSpec> specs;
   for (const auto& name : names) specs.push_back({name, ColumnType::text, "", name});
   std::vector<Row> rows;
@@ -82,27 +82,29 @@ void show_speeds(const Table& cells, bool as_csv, std::ostream& out) {
     const auto found = raw_attend.find(cell.workload());
     const double own_raw = found == raw_attend.end() ? nan : found->second;
     const auto whole = [&](const char* name) { return format("%.0f", cell[name]); };
-    rows.push_back({{"pipeline", cell.text("pipeline")},
-                    {"batch", whole("batch")},
-                    {"tokens", whole("tokens")},
-                    {"head_dim", whole("head_dim")},
-                    {"MiB", format("%.1f", cell["bytes"] / (1 << 20))},
-                    {"encode_ms", timing(cell, "compress_seconds")},
-                    {"encode_roof", format("%.2f", (raw + encoded) / cell["compress_seconds"] / cell["peak_copy_bandwidth"])},
-                    {"decode_ms", timing(cell, "decompress_seconds")},
-                    {"attend_ms", timing(cell, "attend_seconds")},
-                    {"attend_roof", format("%.2f", cell["attend_bandwidth"] / cell["peak_read_bandwidth"])},
-                    {"x_raw", format("%.2f", own_raw / cell["attend_seconds"])},
-                    {"x_plain", format("%.1f", cell["plain_attend_seconds"] / cell["attend_seconds"])},
-                    {"append_us", format("%.1f", 1e6 * cell["append_seconds"])},
-                    {"step_ms", format("%.4g", 1e3 * cell["step_seconds"])},
-                    {"step_p99_ms", format("%.4g", 1e3 * cell["step_seconds_p99"])}});
+    rows.push_back(
+        {{"pipeline", cell.text("pipeline")},
+         {"batch", whole("batch")},
+         {"tokens", whole("tokens")},
+         {"head_dim", whole("head_dim")},
+         {"MiB", format("%.1f", cell["bytes"] / (1 << 20))},
+         {"encode_ms", timing(cell, "compress_seconds")},
+         {"encode_roof", format("%.2f", (raw + encoded) / cell["compress_seconds"] / cell["peak_copy_bandwidth"])},
+         {"decode_ms", timing(cell, "decompress_seconds")},
+         {"attend_ms", timing(cell, "attend_seconds")},
+         {"attend_roof", format("%.2f", cell["attend_bandwidth"] / cell["peak_read_bandwidth"])},
+         {"x_raw", format("%.2f", own_raw / cell["attend_seconds"])},
+         {"x_plain", format("%.1f", cell["plain_attend_seconds"] / cell["attend_seconds"])},
+         {"append_us", format("%.1f", 1e6 * cell["append_seconds"])},
+         {"step_ms", format("%.4g", 1e3 * cell["step_seconds"])},
+         {"step_p99_ms", format("%.4g", 1e3 * cell["step_seconds_p99"])}});
   }
   if (!as_csv && cells.rows() > 0) {
     const Cell cell(cells, 0);
     out << "this machine, in this run: " << format("%.1f", cell["peak_read_bandwidth"] / 1e9) << " GB/s read, "
         << format("%.1f", cell["peak_copy_bandwidth"] / 1e9)
-        << " GB/s copied (read + written). Medians, ± half the interquartile range;\nencode_roof: bytes read and written "
+        << " GB/s copied (read + written). Medians, ± half the interquartile range;\nencode_roof: bytes read and "
+           "written "
            "over the copy, attend_roof: bytes of the cache over the read; above 1 they were in a cache.\n";
   }
   show(make_table(specs, rows), {"", names, as_csv}, out);

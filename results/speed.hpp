@@ -1,4 +1,5 @@
-// The speeds of a result, each against the roofline of its run and against the uncompressed cache: the benchmarks' table.
+// The speeds of a result, each against the roofline of its run and against the uncompressed cache: the benchmarks'
+// table.
 #pragma once
 
 #include <iosfwd>

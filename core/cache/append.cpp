@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
+
+#include "core/cache/select.hpp"
 
 namespace kvlab {
 namespace {
@@ -36,16 +39,31 @@ std::uint64_t append_capacity(const Pipeline& pipeline, const Role& keys, const 
                               std::uint64_t count) {
   const std::uint64_t tokens = head.positions.tokens();
   const auto& words = head.positions.piece();
-  const std::uint64_t positions = words == nullptr ? 0 : Arena::padded(words->used() * 3 / 2 + 4 * count + 64);
+  std::uint64_t positions = words == nullptr ? 0 : Arena::padded(words->used() * 3 / 2 + 4 * count + 64);
+  for (const auto& scores : head.scores) positions += Arena::padded(scores.size() * 6 + 4 * count + 64);
   return positions + role_needs(pipeline, keys, head.keys, head.key_cut, tokens, count) +
          role_needs(pipeline, values, head.values, head.value_cut, tokens, count);
 }
 
-void HeadAppend::run(const Role& keys, const Role& values, const TokenRows& key_rows, const TokenRows& value_rows,
-                     std::uint32_t position, std::uint64_t count, Head& head) {
-  head.positions.append(position, count, arena_);
-  add(keys, key_rows, count, head.key_cut, head.keys);
-  add(values, value_rows, count, head.value_cut, head.values);
+void HeadAppend::score(std::span<const SelectorInstance> selectors, const LayerShape& shape, std::uint32_t sequence,
+                       const NewTokens& tokens, Head& head) {
+  head.scores.resize(selectors.size());
+  std::vector<std::uint32_t> positions(tokens.count);
+  std::iota(positions.begin(), positions.end(), tokens.position);
+  for (std::size_t step = 0; step < selectors.size(); ++step) {
+    if (selectors[step].reads() == 0) continue;
+    const SelectorCall call{shape, sequence, kv_head_, positions, tokens.keys, tokens.values, {}};
+    const std::span<float> scores = call_selector(selectors[step], call, workspace_);
+    ArenaArray<float>& all = head.scores[step];
+    const std::uint64_t before = all.size();
+    std::copy(scores.begin(), scores.end(), all.resize(before + tokens.count, arena_) + before);
+  }
+}
+
+void HeadAppend::run(const Role& keys, const Role& values, const NewTokens& tokens, Head& head) {
+  head.positions.append(tokens.position, tokens.count, arena_);
+  add(keys, tokens.keys, tokens.count, head.key_cut, head.keys);
+  add(values, tokens.values, tokens.count, head.value_cut, head.values);
   if (keys.codec) encode(keys, head.positions, head.key_cut, head.keys);
   if (values.codec) encode(values, head.positions, head.value_cut, head.values);
 }

@@ -7,14 +7,23 @@
 
 namespace kvlab {
 
+// Rows of the tokens that come, of one head.
+struct NewTokens {
+  TokenRows keys;
+  TokenRows values;
+  std::uint32_t position;  // of the first
+  std::uint64_t count;
+};
+
 class HeadAppend {
  public:
   HeadAppend(const Pipeline& pipeline, Arena& arena, Workspace& workspace, std::uint32_t kv_head)
       : pipeline_(pipeline), arena_(arena), workspace_(workspace), kv_head_(kv_head) {}
 
-  // Tokens at positions position .. position + count - 1. Until all have worked `head` is a copy that may be dropped.
-  void run(const Role& keys, const Role& values, const TokenRows& key_rows, const TokenRows& value_rows,
-           std::uint32_t position, std::uint64_t count, Head& head);
+  void run(const Role& keys, const Role& values, const NewTokens& tokens, Head& head);
+  // Scores the tokens with each selector that reads more than positions, for eviction.
+  void score(std::span<const SelectorInstance> selectors, const LayerShape& shape, std::uint32_t sequence,
+             const NewTokens& tokens, Head& head);
 
  private:
   void add(const Role& role, TokenRows rows, std::uint64_t count, std::uint64_t cut, std::vector<Segment>& segments);

@@ -199,7 +199,7 @@ void HeadAttention::mask(const Tile& tile) {
   const auto position_of = [&](std::uint64_t t) { return range.list != nullptr ? range.list[t] : range.first + t; };
   const bool causal = position_of(tile.count - 1) > queries_.positions.front();
   const bool window = shape_.window > 0 && position_of(0) + shape_.window <= queries_.positions.back();
-  if (!causal && !window) return;
+  if (!causal && !window && head_.dead == 0) return;
   for (std::uint64_t q = 0; q < queries_.count; ++q) {
     const std::uint64_t position = queries_.positions[q % queries_.positions.size()];
     float* scores = pending(q, tile.first);

@@ -7,6 +7,7 @@
 
 #include "core/base/error.hpp"
 #include "core/cache/append.hpp"
+#include "core/cache/evict.hpp"
 #include "core/cache/prefill.hpp"
 
 namespace kvlab {
@@ -25,12 +26,14 @@ constexpr std::uint64_t most_tokens = std::uint64_t{1} << 31;
 
 }  // namespace
 
-LayerCache::LayerCache(const Pipeline& pipeline, const LayerShape& shape, std::shared_ptr<CacheMemory> memory)
+LayerCache::LayerCache(const Pipeline& pipeline, const LayerShape& shape, std::shared_ptr<CacheMemory> memory,
+                       bool decodes)
     : shape_((shape.check(), shape)),
       pipeline_(pipeline),
       keys_(make_role(pipeline.keys, shape, KVLAB_ROLE_KEYS)),
       values_(make_role(pipeline.values, shape, KVLAB_ROLE_VALUES)),
       memory_(std::move(memory)),
+      decodes_(decodes),
       sequences_(shape.batch, empty()) {
   for (const auto& step : pipeline.select) selectors_.emplace_back(step.selector, shape.describe(KVLAB_ROLE_BOTH));
 }
@@ -93,7 +96,7 @@ void LayerCache::fill(std::uint64_t first, std::uint64_t count, const Prefill& i
       const std::uint64_t sequence = index / shape_.kv_heads;
       const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
       HeadPrefill head(pipeline_, selectors_, shape_, input, memory.arena, memory.workspaces[thread], sequence, kv_head,
-                       capacity >= beyond_caches);
+                       {capacity >= beyond_caches, decodes_});
       head.run(keys_, values_, sequences_[first + sequence].heads[kv_head]);
     });
   } catch (...) {
@@ -104,8 +107,9 @@ void LayerCache::fill(std::uint64_t first, std::uint64_t count, const Prefill& i
 }
 
 void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
-  if (!selectors_.empty())
-    throw MethodError(KVLAB_UNSUPPORTED, "a pipeline with selectors does not decode yet: nothing evicts");
+  if (!selectors_.empty() && !decodes_) {
+    throw MethodError(KVLAB_UNSUPPORTED, "this cache was not made to decode: it kept no scores to evict by");
+  }
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     if (std::find(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), sequences[i]) !=
         sequences.begin() + static_cast<std::ptrdiff_t>(i)) {
@@ -124,7 +128,10 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t 
   CacheMemory& memory = *memory_;
   std::uint64_t needed = 0;
   for (const std::uint32_t sequence : sequences) {
-    for (const Head& head : at(sequence).heads) needed += append_capacity(pipeline_, keys_, values_, head, tokens);
+    for (const Head& head : at(sequence).heads) {
+      needed += append_capacity(pipeline_, keys_, values_, head, tokens);
+      if (!selectors_.empty()) needed += eviction_capacity(keys_, values_, head);
+    }
   }
   memory.arena.check(needed);
   memory.workspaces.resize(std::max(memory.workspaces.size(), pool.threads()));
@@ -134,10 +141,17 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t 
       const std::uint64_t i = index / shape_.kv_heads;
       const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
       Sequence& sequence = sequences_[sequences[i]];
-      HeadAppend(pipeline_, memory.arena, memory.workspaces[thread], kv_head)
-          .run(keys_, values_, {keys.head(i, kv_head, shape_.dtype), keys.token_stride * step},
-               {values.head(i, kv_head, shape_.dtype), values.token_stride * step},
-               static_cast<std::uint32_t>(sequence.tokens), tokens, sequence.heads[kv_head]);
+      Workspace& workspace = memory.workspaces[thread];
+      Head& head = sequence.heads[kv_head];
+      const NewTokens rows{{keys.head(i, kv_head, shape_.dtype), keys.token_stride * step},
+                           {values.head(i, kv_head, shape_.dtype), values.token_stride * step},
+                           static_cast<std::uint32_t>(sequence.tokens),
+                           tokens};
+      HeadAppend append(pipeline_, memory.arena, workspace, kv_head);
+      append.score(selectors_, shape_, sequences[i], rows, head);
+      append.run(keys_, values_, rows, head);
+      HeadEvict(pipeline_, selectors_, shape_, keys_, values_, memory.arena, workspace, sequences[i], kv_head)
+          .run(sequence.tokens + tokens, head);
     });
   } catch (...) {
     for (const std::uint32_t sequence : sequences) sequences_[sequence] = empty();
@@ -171,6 +185,9 @@ Bytes LayerCache::bytes() const {
     for (const auto& head : sequence.heads) {
       const auto& positions = head.positions.piece();
       if (positions != nullptr && first_time(positions)) sum.indices += positions->used();
+      for (const auto& scores : head.scores) {
+        if (scores.piece() != nullptr && first_time(scores.piece())) sum.indices += scores.piece()->used();
+      }
       for (const auto* segments : {&head.keys, &head.values}) {
         for (const auto& segment : *segments) {
           if (first_time(segment.piece)) sum += segment.bytes;

@@ -4,7 +4,8 @@
 // tail is encoded in blocks. append() adds tokens behind: they stay raw until a whole block of them lies before the
 // tail, and then that block is encoded; nothing encoded before is touched. Sequences may differ in length, and heads in
 // the tokens that they keep. attend() and decompress() read what bytes() counts and nothing else: there is no copy of
-// the original.
+// the original. Where tokens will be appended and there are selectors (`decodes`), the scores of tokens that a selector
+// gave by more than their positions are kept and counted, and heads evict as tokens come: evict.hpp.
 //
 // Sequences are slots, numbered from 0; at first there are shape.batch empty ones. A fork shares the pieces of memory
 // of its origin until one of the two writes into them; what is shared is counted once.
@@ -65,7 +66,7 @@ struct CacheMemory {
 class LayerCache {
  public:
   LayerCache(const Pipeline& pipeline, const LayerShape& shape,
-             std::shared_ptr<CacheMemory> memory = std::make_shared<CacheMemory>());
+             std::shared_ptr<CacheMemory> memory = std::make_shared<CacheMemory>(), bool decodes = false);
 
   [[nodiscard]] const LayerShape& shape() const { return shape_; }
   [[nodiscard]] std::uint64_t sequences() const { return sequences_.size(); }
@@ -86,7 +87,7 @@ class LayerCache {
   // Of one sequence: the input's batch is 1.
   void prefill(std::uint64_t sequence, const Prefill& input, ThreadPool& pool);
   // `tokens` more for each of these sequences, at the positions after its last; tensor sequence i is of sequences[i].
-  // A pipeline with selectors is refused (MethodError, unsupported): nothing evicts yet as tokens come.
+  // A cache with selectors evicts by them, and is refused (MethodError, unsupported) unless made with `decodes`.
   void append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
               const KvTensor& values, ThreadPool& pool);
 
@@ -147,6 +148,7 @@ class LayerCache {
   Role keys_;
   Role values_;
   std::shared_ptr<CacheMemory> memory_;
+  bool decodes_;
   std::vector<Sequence> sequences_;  // after the memory that they are in
   std::vector<AttendPart> attend_parts_;
 };

@@ -42,6 +42,7 @@ class RoleWriter {
   }
 
   void place(const std::byte* rows, std::uint64_t position, std::uint64_t count) {
+    if (position >= evicted) return;
     zero_to(position);
     std::memcpy(out_ + position * role_.row_bytes(), rows, count * role_.row_bytes());
     next_ = position + count;

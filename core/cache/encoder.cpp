@@ -78,6 +78,24 @@ Segment HeadEncoder::block(const TokenRows& rows, const Positions& positions, st
   out.capacity = codec.bound(count);
   out.bytes = workspace_.encoded.ensure<std::uint8_t>(out.capacity);
   codec.encode(in, out);
+  return put(out, first, count);
+}
+
+bool HeadEncoder::gather(const kvlab_block& block, std::span<const std::uint32_t> keep, std::uint64_t first,
+                         Segment& out) const {
+  const CodecInstance& codec = *role_.codec;
+  if (!codec.gathers()) return false;
+  kvlab_encode_out encoded{};
+  encoded.struct_size = sizeof encoded;
+  encoded.capacity = codec.bound(keep.size());
+  encoded.bytes = workspace_.encoded.ensure<std::uint8_t>(encoded.capacity);
+  void* scratch = workspace_.codec_scratch.ensure<std::byte>(codec.traits().encode_scratch);
+  if (!codec.gather(block, keep, encoded, scratch)) return false;
+  out = put(encoded, first, keep.size());
+  return true;
+}
+
+Segment HeadEncoder::put(const kvlab_encode_out& out, std::uint64_t first, std::uint64_t count) const {
   auto piece = arena_.allocate(out.size, out.size);
   copy(piece->data(), reinterpret_cast<const std::byte*>(out.bytes), out.size);
   const Bytes bytes{out.parts.payload, out.parts.scales, out.parts.indices, out.parts.bases, 0};

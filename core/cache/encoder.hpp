@@ -28,10 +28,13 @@ class HeadEncoder {
   Segment raw(const TokenRows& rows, std::uint64_t first, std::uint64_t count, std::uint64_t room) const;
   // The same as a block of the codec, which the role has.
   Segment block(const TokenRows& rows, const Positions& positions, std::uint64_t first, std::uint64_t count) const;
+  // What is left of an encoded block: tokens keep[] of it. False where the codec cannot.
+  bool gather(const kvlab_block& block, std::span<const std::uint32_t> keep, std::uint64_t first, Segment& out) const;
   // Adds tokens to a raw segment that has the room; a shared piece is copied first.
   void extend(Segment& segment, const TokenRows& rows, std::uint64_t count) const;
 
  private:
+  [[nodiscard]] Segment put(const kvlab_encode_out& out, std::uint64_t first, std::uint64_t count) const;
   void copy_rows(std::byte* to, const TokenRows& rows, std::uint64_t count) const;
   void copy(std::byte* to, const std::byte* from, std::uint64_t bytes) const;
 

@@ -8,6 +8,9 @@
 // appended goes into raw chunks; once `tail` tokens lie behind a whole block of them, the block is encoded and takes
 // their place. The short block that closes a prefill stays as it is, and cutting starts again behind it.
 //
+// Where selectors evict tokens while others come, those of encoded blocks stay in their slots until the block is half
+// empty: dead, masked, and still counted. "Kept tokens" above are slots then. What is evicted among raw tokens is gone.
+//
 // Memory is pieces of an arena. A fork copies this table and shares the pieces; whoever writes into one that is shared
 // copies it first.
 #pragma once
@@ -54,10 +57,14 @@ struct Segment {
 
 struct Head {
   Positions positions;
+  std::uint64_t dead = 0;                 // slots whose token was evicted
+  std::vector<ArenaArray<float>> scores;  // a selector: of each slot, where it reads more than positions; counted
   std::vector<Segment> keys;
   std::vector<Segment> values;
   std::uint64_t key_cut = 0;  // kept tokens before which all is sinks or encoded
   std::uint64_t value_cut = 0;
+
+  [[nodiscard]] std::uint64_t kept() const { return positions.tokens() - dead; }
 };
 
 }  // namespace kvlab

@@ -12,7 +12,7 @@ CacheManager::CacheManager(const Pipeline& pipeline, std::span<const LayerShape>
       throw InputError("layer " + std::to_string(shape.layer) + " has batch " + std::to_string(shape.batch) +
                        ", the first has " + std::to_string(layers.front().batch));
     }
-    layers_.push_back(std::make_unique<LayerCache>(pipeline, shape, memory_));
+    layers_.push_back(std::make_unique<LayerCache>(pipeline, shape, memory_, options.decodes));
   }
 }
 

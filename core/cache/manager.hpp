@@ -24,6 +24,7 @@ namespace kvlab {
 
 struct CacheOptions {
   std::uint64_t budget = Arena::no_budget;  // bytes
+  bool decodes = false;                     // tokens will be appended: selectors keep the scores that evicting needs
 };
 
 class CacheManager {

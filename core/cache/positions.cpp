@@ -1,7 +1,6 @@
 #include "core/cache/positions.hpp"
 
 #include <algorithm>
-#include <array>
 
 namespace kvlab {
 namespace {
@@ -15,24 +14,23 @@ std::uint64_t count_runs(std::span<const std::uint32_t> kept) {
 }  // namespace
 
 std::uint64_t Positions::words_for(std::span<const std::uint32_t> kept, std::uint64_t total) {
-  if (kept.size() == total) return 0;
-  return std::min<std::uint64_t>(kept.size(), 2 * count_runs(kept));
+  const std::uint64_t runs = count_runs(kept);
+  if (kept.size() == total && (total == 0 || (runs == 1 && kept.front() == 0))) return 0;
+  return std::min<std::uint64_t>(kept.size(), 2 * runs);
 }
 
 Positions::Positions(std::span<const std::uint32_t> kept, std::uint64_t total, Arena& arena) : tokens_(kept.size()) {
-  if (kept.size() == total) return;
   const std::uint64_t wanted = words_for(kept, total);
-  form_ = wanted == kept.size() ? Form::list : Form::runs;
   if (wanted == 0) {
-    form_ = Form::runs;
+    form_ = kept.size() == total ? Form::all : Form::runs;
     return;
   }
-  grow(wanted, arena);
+  form_ = wanted == kept.size() ? Form::list : Form::runs;
+  std::uint32_t* word = words_.resize(wanted, arena);
   if (form_ == Form::list) {
-    std::copy(kept.begin(), kept.end(), words());
+    std::copy(kept.begin(), kept.end(), word);
     return;
   }
-  std::uint32_t* word = words();
   for (std::size_t i = 0; i < kept.size(); ++i) {
     if (i == 0 || kept[i] != kept[i - 1] + 1) {
       word[0] = kept[i];
@@ -43,52 +41,51 @@ Positions::Positions(std::span<const std::uint32_t> kept, std::uint64_t total, A
   }
 }
 
-// Room for that many words, of this object alone; the contents stay.
-void Positions::grow(std::uint64_t wanted, Arena& arena) {
-  const std::uint64_t bytes = wanted * sizeof(std::uint32_t);
-  if (wanted == 0) return;
-  if (piece_ == nullptr || piece_.use_count() > 1 || bytes > piece_->capacity()) {
-    const std::uint64_t old = words_ * sizeof(std::uint32_t);
-    auto larger = arena.allocate(old == 0 ? bytes : std::max(bytes, old + old / 2), bytes);
-    if (old > 0) std::copy_n(words(), words_, reinterpret_cast<std::uint32_t*>(larger->data()));
-    piece_ = std::move(larger);
-  } else {
-    piece_->use(bytes);
-  }
-  words_ = wanted;
-}
-
 void Positions::append(std::uint32_t first, std::uint64_t count, Arena& arena) {
   if (count == 0) return;
+  const std::uint64_t before = words_.size();
   if (form_ == Form::all && first != tokens_) {  // nothing was dropped until now
     form_ = Form::runs;
     if (tokens_ > 0) {
-      grow(2, arena);
-      words()[0] = 0;
-      words()[1] = static_cast<std::uint32_t>(tokens_);
+      std::uint32_t* word = words_.resize(2, arena);
+      word[0] = 0;
+      word[1] = static_cast<std::uint32_t>(tokens_);
     }
+    append(first, count, arena);
+    return;
   }
   if (form_ == Form::list) {
-    const std::uint64_t before = words_;
-    grow(words_ + count, arena);
-    for (std::uint64_t i = 0; i < count; ++i) words()[before + i] = first + static_cast<std::uint32_t>(i);
+    std::uint32_t* word = words_.resize(before + count, arena) + before;
+    for (std::uint64_t i = 0; i < count; ++i) word[i] = first + static_cast<std::uint32_t>(i);
   } else if (form_ == Form::runs) {
-    const bool neighbour = words_ > 0 && words()[words_ - 2] + words()[words_ - 1] == first;
+    const bool neighbour = before > 0 && words_.data()[before - 2] + words_.data()[before - 1] == first;
+    std::uint32_t* word = words_.resize(neighbour ? before : before + 2, arena);
     if (neighbour) {
-      grow(words_, arena);  // of this object alone
-      words()[words_ - 1] += static_cast<std::uint32_t>(count);
+      word[before - 1] += static_cast<std::uint32_t>(count);
     } else {
-      grow(words_ + 2, arena);
-      words()[words_ - 2] = first;
-      words()[words_ - 1] = static_cast<std::uint32_t>(count);
+      word[before] = first;
+      word[before + 1] = static_cast<std::uint32_t>(count);
     }
   }
   tokens_ += count;
 }
 
+void Positions::write_out(std::vector<std::uint32_t>& all) const {
+  if (tokens_ == 0) {
+    all.clear();
+    return;
+  }
+  const Range whole = range(0, tokens_, all);
+  if (whole.list != nullptr && whole.list == all.data()) return;  // written there already
+  all.resize(tokens_);
+  for (std::uint64_t i = 0; i < tokens_; ++i) {
+    all[i] = whole.list != nullptr ? whole.list[i] : whole.first + static_cast<std::uint32_t>(i);
+  }
+}
+
 Positions::Range Positions::range(std::uint64_t first, std::uint64_t count, std::vector<std::uint32_t>& scratch) const {
   if (form_ == Form::all) return {nullptr, static_cast<std::uint32_t>(first)};
-  const std::uint32_t* stored = words();
+  const std::uint32_t* stored = words_.data();
   if (form_ == Form::list) return {stored + first, stored[first]};
   std::uint64_t before = 0;
   std::size_t run = 0;

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "core/cache/select.hpp"
+
 namespace kvlab {
 namespace {
 
@@ -35,7 +37,7 @@ std::uint64_t head_capacity(const Pipeline& pipeline, const Role& keys, const Ro
 
 HeadPrefill::HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInstance> selectors, const LayerShape& shape,
                          const Prefill& input, Arena& arena, Workspace& workspace, std::uint64_t sequence,
-                         std::uint32_t kv_head, bool past_caches)
+                         std::uint32_t kv_head, const PrefillOptions& options)
     : pipeline_(pipeline),
       selectors_(selectors),
       shape_(shape),
@@ -44,59 +46,69 @@ HeadPrefill::HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInsta
       workspace_(workspace),
       sequence_(sequence),
       kv_head_(kv_head),
-      past_caches_(past_caches),
+      past_caches_(options.past_caches),
+      keep_scores_(options.keep_scores),
       kept_(workspace.kept) {}
 
 void HeadPrefill::run(const Role& keys, const Role& values, Head& head) {
-  select();
   Head made;
+  made.scores.resize(selectors_.size());
+  select(made);
   made.positions = Positions(kept_, input_.tokens, arena_);
   made.key_cut = store(keys, input_.keys, made.positions, made.keys);
   made.value_cut = store(values, input_.values, made.positions, made.values);
   head = std::move(made);
 }
 
-void HeadPrefill::select() {
+void HeadPrefill::select(Head& head) {
   kept_.resize(input_.tokens);
   std::iota(kept_.begin(), kept_.end(), 0U);
-  for (std::size_t step = 0; step < selectors_.size(); ++step) {
-    apply(selectors_[step], pipeline_.select[step].budget.of(kept_.size()));
-  }
+  for (std::size_t step = 0; step < selectors_.size(); ++step) apply(step, head);
 }
 
-void HeadPrefill::apply(const SelectorInstance& selector, std::uint64_t budget) {
-  const std::uint64_t present = kept_.size();
-  kvlab_selector_in in{};
-  in.struct_size = sizeof in;
-  in.kv_head = kv_head_;
-  in.sequence = static_cast<std::uint32_t>(sequence_);
-  in.tokens = present;
-  in.positions = kept_.data();
-  if ((selector.reads() & KVLAB_READS_KEYS) != 0) {
-    in.keys = view(input_.keys, shape_.head_dim_keys, workspace_.rows);
+void HeadPrefill::apply(std::size_t step, Head& head) {
+  const SelectorInstance& selector = selectors_[step];
+  SelectorCall call{shape_, static_cast<std::uint32_t>(sequence_), kv_head_, kept_, {}, {}, {}};
+  const std::uint32_t reads = selector.reads();
+  if ((reads & KVLAB_READS_KEYS) != 0) call.keys = rows(input_.keys, shape_.head_dim_keys, kept_, workspace_.rows);
+  if ((reads & KVLAB_READS_VALUES) != 0) {
+    call.values = rows(input_.values, shape_.head_dim_values, kept_, workspace_.more_rows);
   }
-  if ((selector.reads() & KVLAB_READS_VALUES) != 0) {
-    in.values = view(input_.values, shape_.head_dim_values, workspace_.more_rows);
-  }
-  if ((selector.reads() & KVLAB_READS_QUERIES) != 0) {
-    const QueryTensor& observed = input_.observed;
-    const std::uint64_t head_size = observed.count() * shape_.head_dim_keys;
-    const std::uint64_t first_head = sequence_ * shape_.query_heads + std::uint64_t{kv_head_} * shape_.group();
-    in.observed = {observed.base + first_head * head_size,
-                   shape_.group(),
-                   observed.count(),
-                   shape_.head_dim_keys,
-                   static_cast<std::int64_t>(head_size),
-                   static_cast<std::int64_t>(shape_.head_dim_keys),
-                   observed.positions.data()};
-  }
-  in.scratch = workspace_.codec_scratch.ensure<std::byte>(selector.scratch(present, in.observed.count));
-  const std::span scores(workspace_.floats.ensure<float>(present), present);
-  selector.scores(in, scores);
+  if ((reads & KVLAB_READS_QUERIES) != 0) call.observed = observed();
+  const std::span<float> scores = call_selector(selector, call, workspace_);
   auto& stay = workspace_.survivors;
-  select_highest(scores, pipeline_.sinks, pipeline_.tail, budget, stay);
+  select_highest(scores, pipeline_.sinks, pipeline_.tail, pipeline_.select[step].budget.of(kept_.size()), stay);
+  if (keep_scores_) keep_scores(step, scores, stay, head);
   for (auto& index : stay) index = kept_[index];
   std::swap(kept_, stay);
+}
+
+// Of those that stay: this step's, where positions alone would not give them again, and the earlier steps'.
+void HeadPrefill::keep_scores(std::size_t step, std::span<const float> scores, std::span<const std::uint32_t> stay,
+                              Head& head) {
+  for (std::size_t i = 0; i < step; ++i) {
+    if (selectors_[i].reads() == 0) continue;
+    float* of_step = head.scores[i].resize(head.scores[i].size(), arena_);
+    for (std::size_t t = 0; t < stay.size(); ++t) of_step[t] = of_step[stay[t]];
+    head.scores[i].resize(stay.size(), arena_);
+  }
+  if (selectors_[step].reads() == 0) return;
+  float* own = head.scores[step].resize(stay.size(), arena_);
+  for (std::size_t t = 0; t < stay.size(); ++t) own[t] = scores[stay[t]];
+}
+
+// The queries of this head's group that a selector may see.
+kvlab_queries HeadPrefill::observed() const {
+  const QueryTensor& queries = input_.observed;
+  const std::uint64_t head_size = queries.count() * shape_.head_dim_keys;
+  const std::uint64_t first_head = sequence_ * shape_.query_heads + std::uint64_t{kv_head_} * shape_.group();
+  return {queries.base + first_head * head_size,
+          shape_.group(),
+          queries.count(),
+          shape_.head_dim_keys,
+          static_cast<std::int64_t>(head_size),
+          static_cast<std::int64_t>(shape_.head_dim_keys),
+          queries.positions.data()};
 }
 
 TokenRows HeadPrefill::rows(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,
@@ -109,18 +121,6 @@ TokenRows HeadPrefill::rows(const KvTensor& tensor, std::uint64_t channels, std:
   auto* copies = gathered.ensure<std::byte>(tokens.size() * row);
   for (std::size_t t = 0; t < tokens.size(); ++t) std::memcpy(copies + t * row, all.from(tokens[t]).base, row);
   return {copies, static_cast<std::int64_t>(row)};
-}
-
-kvlab_view HeadPrefill::view(const KvTensor& tensor, std::uint64_t channels, Buffer& gathered) const {
-  const TokenRows of_kept = rows(tensor, channels, kept_, gathered);
-  kvlab_view view{};
-  view.base = of_kept.base;
-  view.dtype = static_cast<kvlab_dtype>(shape_.dtype);
-  view.heads = 1;
-  view.tokens = kept_.size();
-  view.channels = channels;
-  view.token_stride = of_kept.row_step / static_cast<std::int64_t>(size_of(shape_.dtype));
-  return view;
 }
 
 // Returns the cut: where the raw tail starts.

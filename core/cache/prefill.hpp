@@ -8,21 +8,27 @@
 
 namespace kvlab {
 
+struct PrefillOptions {
+  bool past_caches = false;  // what is written will not be found in a cache when it is read
+  bool keep_scores = false;  // for eviction as more tokens come
+};
+
 class HeadPrefill {
  public:
   HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInstance> selectors, const LayerShape& shape,
               const Prefill& input, Arena& arena, Workspace& workspace, std::uint64_t sequence, std::uint32_t kv_head,
-              bool past_caches);
+              const PrefillOptions& options);
 
   // `sequence` is the input's; on failure the head is as it was.
   void run(const Role& keys, const Role& values, Head& head);
 
  private:
-  void select();
-  void apply(const SelectorInstance& selector, std::uint64_t budget);
+  void select(Head& head);
+  void apply(std::size_t step, Head& head);
+  void keep_scores(std::size_t step, std::span<const float> scores, std::span<const std::uint32_t> stay, Head& head);
+  [[nodiscard]] kvlab_queries observed() const;
   [[nodiscard]] TokenRows rows(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,
                                Buffer& gathered) const;
-  [[nodiscard]] kvlab_view view(const KvTensor& tensor, std::uint64_t channels, Buffer& gathered) const;
   std::uint64_t store(const Role& role, const KvTensor& tensor, const Positions& positions,
                       std::vector<Segment>& segments);
 
@@ -35,6 +41,7 @@ class HeadPrefill {
   std::uint64_t sequence_;
   std::uint32_t kv_head_;
   bool past_caches_;
+  bool keep_scores_;
   std::vector<std::uint32_t>& kept_;  // the workspace's: positions that are still present
 };
 

@@ -90,6 +90,21 @@ std::uint64_t CodecInstance::bound(std::uint64_t tokens) const {
 void CodecInstance::encode(const kvlab_encode_in& in, kvlab_encode_out& out) const {
   Message message;
   check(functions_->encode(codec_.get(), &in, &out, message.out()), *method_, "encode", message);
+  check_encoded(out);
+}
+
+bool CodecInstance::gather(const kvlab_block& block, std::span<const std::uint32_t> keep, kvlab_encode_out& out,
+                           void* scratch) const {
+  Message message;
+  const kvlab_status status =
+      method_->gather->gather(codec_.get(), &block, keep.data(), keep.size(), &out, scratch, message.out());
+  if (status == KVLAB_UNSUPPORTED) return false;
+  check(status, *method_, "gather", message);
+  check_encoded(out);
+  return true;
+}
+
+void CodecInstance::check_encoded(const kvlab_encode_out& out) const {
   if (out.size > out.capacity) misbehaved(*method_, "encode wrote more than bound() said");
   const kvlab_parts& parts = out.parts;
   const bool wraps =

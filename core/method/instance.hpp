@@ -40,6 +40,11 @@ class CodecInstance {
   void decode(const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* rows, std::uint64_t row_stride,
               void* scratch) const;
 
+  // Only where gathers(). False where these tokens cannot be a block of their own.
+  [[nodiscard]] bool gathers() const { return method_->gather != nullptr; }
+  bool gather(const kvlab_block& block, std::span<const std::uint32_t> keep, kvlab_encode_out& out,
+              void* scratch) const;
+
   // Only where attends_keys().
   [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const;
   void prepare(std::uint32_t kv_head, const float* queries, std::uint64_t count, void* prepared, void* scratch) const;
@@ -52,6 +57,8 @@ class CodecInstance {
   void finish(std::uint32_t kv_head, const float* accumulator, std::uint64_t queries, float* rows, void* scratch) const;
 
  private:
+  void check_encoded(const kvlab_encode_out& out) const;
+
   const Method* method_;
   const kvlab_codec_functions* functions_;
   std::unique_ptr<kvlab_codec, void (*)(kvlab_codec*)> codec_;

@@ -111,7 +111,7 @@ void check_functions(const kvlab_descriptor& descriptor) {
 
 void read_abilities(const kvlab_descriptor& descriptor, Method& method) {
   if (descriptor.ability == nullptr) return;
-  for (const char* reserved : {"kvlab.append", "kvlab.gather", "kvlab.fit", "kvlab.cuda"}) {
+  for (const char* reserved : {"kvlab.append", "kvlab.fit", "kvlab.cuda"}) {
     if (descriptor.ability(reserved) != nullptr) refuse(std::string("it offers ") + reserved + ", which is reserved");
   }
   if (descriptor.kind != KVLAB_CODEC) return;
@@ -125,6 +125,11 @@ void read_abilities(const kvlab_descriptor& descriptor, Method& method) {
                             values->accumulate == nullptr || values->finish == nullptr)) {
     refuse("its ability attend_values is incomplete");
   }
+  const auto* gather = static_cast<const kvlab_gather*>(descriptor.ability(KVLAB_ABILITY_GATHER));
+  if (gather != nullptr && (gather->struct_size < sizeof *gather || gather->gather == nullptr)) {
+    refuse("its ability gather is incomplete");
+  }
+  method.gather = gather;
   method.attend_keys = keys;
   method.attend_values = values;
 }

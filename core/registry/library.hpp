@@ -28,6 +28,7 @@ struct Method {
   const kvlab_descriptor* descriptor = nullptr;
   const kvlab_attend_keys* attend_keys = nullptr;      // null: not offered
   const kvlab_attend_values* attend_values = nullptr;  // null: not offered
+  const kvlab_gather* gather = nullptr;                // null where not offered
 };
 
 // Opens the library and checks everything that the descriptor says; throws InputError with the reason. A library that

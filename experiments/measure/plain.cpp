@@ -31,7 +31,8 @@ Role scalar_role(const std::optional<MethodSpec>& spec, const LayerShape& shape,
 template <class Body>
 void for_rows(const Role& role, const Head& head, std::uint32_t kv_head, const std::vector<Segment>& segments,
               Workspace& workspace, Body&& body) {
-  float* row = workspace.more_rows.ensure<float>(role.channels * (role.codec ? role.codec->traits().decode_granule : 1));
+  float* row =
+      workspace.more_rows.ensure<float>(role.channels * (role.codec ? role.codec->traits().decode_granule : 1));
   for (const auto& segment : segments) {
     const std::uint64_t step = segment.encoded ? role.codec->traits().decode_granule : 1;
     for (std::uint64_t t = 0; t < segment.tokens; t += step) {

@@ -1,6 +1,6 @@
-// What attention costs where it is not thought through: scalar loops that decode a row of the cache, multiply it with one
-// query and forget it, one query head at a time, as engines do that have a quantized cache beside an attention written
-// for f32. The plain baseline of the benchmarks; it gives the same outputs.
+// What attention costs where it is not thought through: scalar loops that decode a row of the cache, multiply it with
+// one query and forget it, one query head at a time, as engines do that have a quantized cache beside an attention
+// written for f32. The plain baseline of the benchmarks; it gives the same outputs.
 #pragma once
 
 #include <memory>

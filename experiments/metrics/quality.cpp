@@ -53,6 +53,7 @@ Sums role_sums(const WorkloadLayer& layer, const Role& role, const KvTensor& ten
       const auto range = head.positions.range(first, count, workspace.positions);
       for (std::uint64_t t = 0; t < count; ++t) {
         const std::uint64_t position = range.list != nullptr ? range.list[t] : range.first + t;
+        if (position >= evicted) continue;
         to_f32(role.dtype, base + position * step, exact.data(), channels);
         sums.add(exact.data(), rows + t * channels, channels);
       }
@@ -82,7 +83,7 @@ void judge_tensors(const WorkloadLayer& layer, const LayerCache& cache, ThreadPo
   for (std::size_t index = 0; index < keys.size(); ++index) {
     key_sums += keys[index];
     value_sums += values[index];
-    kept += cache.head(index / shape.kv_heads, static_cast<std::uint32_t>(index % shape.kv_heads)).positions.tokens();
+    kept += cache.head(index / shape.kv_heads, static_cast<std::uint32_t>(index % shape.kv_heads)).kept();
   }
   quality.kept_tokens = static_cast<double>(kept) / static_cast<double>(shape.heads());
   quality.key_error = kept == 0 ? nan : ratio(key_sums.error, key_sums.norm);

@@ -79,7 +79,8 @@ void Measurement::build() {
   pipeline_ = resolved.pipeline;
   std::vector<LayerShape> shapes;
   for (const auto& layer : workload_.layers) shapes.push_back(layer.shape);
-  cache_.emplace(resolved.pipeline, shapes);
+  const WorkloadLayer& first = workload_.layers.front();
+  cache_.emplace(resolved.pipeline, shapes, CacheOptions{.decodes = first.tokens > first.prefill.tokens});
 }
 
 void Measurement::prefill() {

@@ -272,6 +272,25 @@ struct LowRank : kvlab::Codec {
     }
   }
 
+  // The kept rows of A, or of X, and the same basis. Too few tokens would be held another way.
+  kvlab_parts gather(const kvlab::Block& in, std::span<const std::uint32_t> keep, std::span<std::uint8_t> out,
+                     kvlab::Scratch /*scratch*/) const {
+    const std::uint64_t n = keep.size();
+    const Factors f = factors_of(in, 0, in.tokens);
+    const std::uint64_t r_here = stores_rank() ? f.rank : std::min({rank, n, head_dim()});
+    if (r_here != f.rank || stores_itself(n, f.rank) != f.itself) {
+      throw kvlab::Unsupported("so few tokens are held another way");
+    }
+    const std::uint64_t row = f.rows.stride * element();
+    const auto* rows = static_cast<const std::uint8_t*>(f.rows.base);
+    for (std::uint64_t t = 0; t < n; ++t) std::memcpy(out.data() + t * row, rows + keep[t] * row, row);
+    const std::uint64_t basis = f.itself ? 0 : f.rank * head_dim() * element();
+    std::memcpy(out.data() + n * row, f.basis.base, basis);
+    const std::uint64_t indices = stores_rank() ? 2 : 0;
+    if (stores_rank()) std::memcpy(out.data() + n * row + basis, in.bytes + in.size - 2, 2);
+    return {n * row, 0, indices, basis};
+  }
+
   // ---- attention in the space of the factors
   // ------------------------------------------------------------------------- q . (V a_t) = (V^T q) . a_t, and sum of
   // w_t V a_t = V (sum of w_t a_t): r numbers a token instead of c.

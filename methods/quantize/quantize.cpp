@@ -138,6 +138,33 @@ struct Quantize : kvlab::Codec {
   }
   [[nodiscard]] std::uint64_t decode_scratch() const { return attend.scratch(); }
 
+  // The same codes and scales, of fewer tokens.
+  kvlab_parts gather(const kvlab::Block& block, std::span<const std::uint32_t> keep, std::span<std::uint8_t> out,
+                     kvlab::Scratch /*scratch*/) const {
+    const std::uint64_t tokens = keep.size();
+    const std::uint64_t from_row = format.row_bytes(block.tokens);
+    const std::uint8_t* from_scales = block.bytes + format.code_bytes(block.tokens);
+    std::uint8_t* scales = out.data() + format.code_bytes(tokens);
+    if (format.per_channel) {
+      const Reader reader(format, block.bytes, block.tokens);
+      for (std::uint64_t c = 0; c < format.channels; ++c) {
+        const Codes codes = reader.codes(c);
+        pack(out.data() + c * format.row_bytes(tokens), tokens, bits, [&](std::uint64_t t) { return codes[keep[t]]; });
+      }
+      std::memcpy(scales, from_scales, format.scale_bytes(tokens));
+      return {format.code_bytes(tokens), format.scale_bytes(tokens), 0, 0};
+    }
+    const std::uint64_t scale_row = format.groups() * format.scale.size();
+    const std::uint8_t* from_zeros = from_scales + format.one_scale_array(block.tokens);
+    std::uint8_t* zeros = scales + format.one_scale_array(tokens);
+    for (std::uint64_t t = 0; t < tokens; ++t) {
+      std::memcpy(out.data() + t * from_row, block.bytes + keep[t] * from_row, from_row);
+      std::memcpy(scales + t * scale_row, from_scales + keep[t] * scale_row, scale_row);
+      if (!symmetric) std::memcpy(zeros + t * scale_row, from_zeros + keep[t] * scale_row, scale_row);
+    }
+    return {format.code_bytes(tokens), format.scale_bytes(tokens), 0, 0};
+  }
+
   // ---- attention on the bytes: attend.hpp --------------------------------------------------------------------------
 
   [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const { return attend.prepared_bytes(queries); }

@@ -85,6 +85,7 @@ class CodecCheck {
     repeats(view, block, rows);
     strides(view, block);
     attends(block.block, rows);
+    if (codec_.gathers()) gathers(block.block, rows);
   }
 
   [[nodiscard]] const CodecInstance& codec() const { return codec_; }
@@ -172,6 +173,34 @@ class CodecCheck {
     Encoded again;
     encode(spaced, again);
     EXPECT_EQ(again.bytes(), block.bytes());
+  }
+
+  // What is left of a block decodes to the rows that were kept, and nothing is written behind its bound.
+  void gathers(const kvlab_block& block, const std::vector<float>& rows) {
+    for (const std::uint32_t step : {1U, 2U, 5U}) {
+      std::vector<std::uint32_t> keep;
+      for (std::uint32_t t = step - 1; t < block.tokens; t += step) keep.push_back(t);
+      if (keep.empty()) continue;
+      Scratch scratch;
+      Encoded left;
+      kvlab_encode_out out{};
+      out.struct_size = sizeof out;
+      out.capacity = codec_.bound(keep.size());
+      out.bytes = left.memory.ensure<std::uint8_t>(out.capacity + KVLAB_READABLE);
+      std::memset(out.bytes, 0xA5, out.capacity + KVLAB_READABLE);
+      if (!codec_.gather(block, keep, out, scratch.of(codec_.traits().encode_scratch))) continue;
+      for (std::size_t i = 0; i < KVLAB_READABLE; ++i) ASSERT_EQ(out.bytes[out.capacity + i], 0xA5);
+      kvlab_block part = block;
+      part.bytes = out.bytes;
+      part.size = out.size;
+      part.tokens = keep.size();
+      const std::vector<float> got = decode(part, 0, keep.size());
+      for (std::size_t i = 0; i < keep.size(); ++i) {
+        for (std::uint64_t c = 0; c < channels_; ++c) {
+          ASSERT_EQ(got[i * channels_ + c], rows[keep[i] * channels_ + c]) << "token " << keep[i];
+        }
+      }
+    }
   }
 
   // Scores and accumulated values are those of the decoded rows.

@@ -12,7 +12,9 @@ workloads:
 pipelines:
   raw: {{}}
   int8: {{codec: {{method: quantize}}}}
-  window: {{select: [{{method: sliding_window, tokens: 100}}]}}
+  window: {{cache: {{sinks: 4}}, select: [{{method: sliding_window, tokens: 100}}], codec: {{method: quantize}}}}
+  magnitude: {{select: [{{method: magnitude, keep: 0.5}}]}}
+  scored: {{select: [{{method: attention_score, keep: 0.5}}]}}
 measure: {{min_samples: 3, max_seconds: 0.05}}
 """
 
@@ -39,8 +41,14 @@ def test_decoding_is_measured_token_by_token():
         assert len(samples[(samples.id == row.id) & (samples.metric == "step")]) == 100
     recorded = cells.loc[("int8", "recorded")]
     assert recorded.decoded_tokens == 128 and 0 < recorded.output_error < 0.02
+    # A window moves in blocks of 128 tokens, and 100 were appended to it; kept scores are counted.
     window = cells.loc[("window", "noise")]
-    assert window.status == "unsupported" and "selectors" in window.reason and math.isnan(window.step_seconds)
+    assert window.status == "ok" and window.kept_tokens == 200
+    magnitude = cells.loc[("magnitude", "noise")]
+    assert magnitude.kept_tokens == 150 + 100 and magnitude.index_bytes >= 8 * 250 * 4
+    # Its scores are those of queries, and none are observed while decoding.
+    scored = cells.loc[("scored", "noise")]
+    assert scored.status == "unsupported" and math.isnan(scored.step_seconds)
 
 
 def test_decode_without_later_tokens_is_refused():

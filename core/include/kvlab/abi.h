@@ -181,7 +181,8 @@ typedef struct kvlab_block {
   const uint8_t* bytes; /* 64-byte aligned; the KVLAB_READABLE bytes after its `size` may be read, and mean nothing */
   uint64_t size;
   uint64_t tokens;
-  const uint32_t* positions; /* [tokens] in the sequence, not always ascending; null: from first_position on */
+  const uint32_t* positions; /* [tokens] in the sequence, not always ascending; null: from first_position on; of an
+                                evicted token 2^31 or more: no query reads it */
   uint32_t first_position;
   uint32_t kv_head;     /* the (first) KV head this block is of */
   const uint8_t* ahead; /* bytes that the next call will read: prefetch them as you go. A hint; null: none */
@@ -298,9 +299,20 @@ typedef struct kvlab_attend_values {
                          float* rows, void* scratch, kvlab_message* message);
 } kvlab_attend_values;
 
-/* Reserved ability ids, refused until they are built: "kvlab.append" (tokens into an open block), "kvlab.gather"
- * ((block, keep[]) -> block, lossless), "kvlab.fit" (from calibration rows into state), "kvlab.cuda" (the same calls
- * with device pointers on a stream). */
+/* Ability: some of a block's tokens as a block of their own, which decodes to the same rows: what is left of a block
+ * that tokens were evicted from. */
+#define KVLAB_ABILITY_GATHER "kvlab.gather"
+typedef struct kvlab_gather {
+  uint32_t struct_size;
+  uint32_t reserved;
+  /* keep[count], ascending, count >= 1; out as in encode, of capacity bound(count); scratch: traits.encode_scratch.
+   * KVLAB_UNSUPPORTED where these tokens cannot be a block of their own: the host leaves the block as it is. */
+  kvlab_status (*gather)(const kvlab_codec* codec, const kvlab_block* block, const uint32_t* keep, uint64_t count,
+                         kvlab_encode_out* out, void* scratch, kvlab_message* message);
+} kvlab_gather;
+
+/* Reserved ability ids, refused until they are built: "kvlab.append" (tokens into an open block), "kvlab.fit" (from
+ * calibration rows into state), "kvlab.cuda" (the same calls with device pointers on a stream). */
 
 /* ---- a selector ------------------------------------------------------------------------------------------------ */
 

@@ -8,7 +8,11 @@
 //
 // It may define start() (after the parameters are set: check them against each other, build tables), and any of
 // the functions that Codec gives a default, under the same name. With prepared_bytes, prepare and scores it offers
-// the ability attend_keys; with width, accumulate and finish attend_values: abi.h says what each does. All are const
+// the ability attend_keys; with width, accumulate and finish attend_values; with
+//
+//   kvlab_parts gather(const Block&, std::span<const std::uint32_t> keep, std::span<std::uint8_t> out, Scratch) const;
+//
+// gather: abi.h says what each does. All are const
 // and are called from many threads at once.
 #pragma once
 
@@ -144,7 +148,24 @@ struct AttendValuesTable : CodecTable<Method> {
 };
 
 template <class Method>
+struct GatherTable : CodecTable<Method> {
+  using CodecTable<Method>::self;
+  static kvlab_status gather(const kvlab_codec* codec, const kvlab_block* block, const std::uint32_t* keep,
+                             std::uint64_t count, kvlab_encode_out* out, void* scratch, kvlab_message* message) {
+    return guarded(message, [&] {
+      out->parts = self(codec).gather(Block{*block}, std::span(keep, count), std::span(out->bytes, out->capacity),
+                                      Scratch(scratch));
+      out->size = out->parts.payload + out->parts.scales + out->parts.indices + out->parts.bases;
+    });
+  }
+  static constexpr kvlab_gather functions{sizeof(kvlab_gather), 0, &gather};
+};
+
+template <class Method>
 const void* codec_ability(const char* id) {
+  if constexpr (requires { &Method::gather; }) {
+    if (std::strcmp(id, KVLAB_ABILITY_GATHER) == 0) return &GatherTable<Method>::functions;
+  }
   if constexpr (requires { &Method::prepare; }) {
     if (std::strcmp(id, KVLAB_ABILITY_ATTEND_KEYS) == 0) return &AttendKeysTable<Method>::functions;
   }

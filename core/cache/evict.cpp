@@ -1,0 +1,240 @@
+#include "core/cache/evict.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/cache/select.hpp"
+
+namespace kvlab {
+
+std::uint64_t eviction_step(const Role& keys, const Role& values) {
+  std::uint64_t step = 1;
+  for (const Role* role : {&keys, &values}) {
+    step = std::max(step, role->codec ? role->codec->traits().block_tokens : std::uint64_t{128});
+  }
+  return step;
+}
+
+std::uint64_t eviction_capacity(const Role& keys, const Role& values, const Head& head) {
+  std::uint64_t bytes = Arena::padded(head.positions.tokens() * sizeof(std::uint32_t));
+  for (const auto& [role, segments] : {std::pair{&keys, &head.keys}, std::pair{&values, &head.values}}) {
+    for (const auto& segment : *segments) bytes += segment.piece->capacity();
+    bytes += Arena::padded(chunk_rows(*role, 0) * role->row_bytes());
+  }
+  for (const auto& scores : head.scores) bytes += Arena::padded(scores.size() * sizeof(float));
+  return bytes;
+}
+
+void HeadEvict::run(std::uint64_t total, Head& head) {
+  if (selectors_.empty()) return;
+  std::uint64_t budget = total;
+  for (const auto& step : pipeline_.select) budget = of_budget(step.budget, budget);
+  if (head.kept() < budget + eviction_step(keys_, values_)) return;
+  choose(total, head);
+  mark(head);
+  remove_cells(head);
+  rebuild(head);
+}
+
+// Sinks and tail stay whatever the budget: a short sequence may have one below them.
+std::uint64_t HeadEvict::of_budget(const Budget& budget, std::uint64_t present) const {
+  return std::max(budget.of(present), std::min(present, pipeline_.sinks + pipeline_.tail));
+}
+
+// Which slots stay: workspace_.kept.
+void HeadEvict::choose(std::uint64_t total, const Head& head) {
+  head.positions.write_out(positions_);
+  auto& kept = workspace_.kept;
+  kept.clear();
+  for (std::uint32_t slot = 0; slot < positions_.size(); ++slot) {
+    if (positions_[slot] < evicted) kept.push_back(slot);
+  }
+  std::vector<std::uint32_t> positions;
+  std::vector<float> scores;
+  for (std::size_t step = 0; step < selectors_.size(); ++step) {
+    total = of_budget(pipeline_.select[step].budget, total);
+    positions.clear();
+    for (const std::uint32_t slot : kept) positions.push_back(positions_[slot]);
+    scores.resize(kept.size());
+    if (selectors_[step].reads() == 0) {
+      const auto now = call_selector(selectors_[step], {shape_, sequence_, kv_head_, positions, {}, {}, {}}, workspace_);
+      std::copy(now.begin(), now.end(), scores.begin());
+    } else {
+      for (std::size_t i = 0; i < kept.size(); ++i) scores[i] = head.scores[step].data()[kept[i]];
+    }
+    auto& stay = workspace_.survivors;
+    select_highest(scores, pipeline_.sinks, pipeline_.tail, std::min<std::uint64_t>(total, kept.size()), stay);
+    for (auto& index : stay) index = kept[index];
+    std::swap(kept, stay);
+  }
+}
+
+// Raw tokens go at once, those that some codec holds are dead at first.
+void HeadEvict::mark(const Head& head) {
+  std::uint64_t raw_from = 0;
+  if (keys_.codec) raw_from = std::max(raw_from, head.key_cut);
+  if (values_.codec) raw_from = std::max(raw_from, head.value_cut);
+  slots_.assign(positions_.size(), Slot::dead);
+  for (const std::uint32_t slot : workspace_.kept) slots_[slot] = Slot::kept;
+  for (std::uint64_t slot = raw_from; slot < slots_.size(); ++slot) {
+    if (slots_[slot] == Slot::dead) slots_[slot] = Slot::removed;
+  }
+}
+
+std::uint64_t HeadEvict::dead_in(std::uint64_t first, std::uint64_t end) const {
+  return static_cast<std::uint64_t>(std::count(slots_.begin() + static_cast<std::ptrdiff_t>(first),
+                                               slots_.begin() + static_cast<std::ptrdiff_t>(end), Slot::dead));
+}
+
+void HeadEvict::remove_cells(const Head& head) {
+  if (!keys_.codec && !values_.codec) return;
+  const auto ends = [](const Role& role, const std::vector<Segment>& segments, std::uint64_t cut) {
+    std::vector<std::uint64_t> all;
+    for (const auto& segment : segments) {
+      if (role.codec && segment.first < cut) all.push_back(segment.first + segment.tokens);
+    }
+    return all;
+  };
+  std::vector<std::uint64_t> cuts = ends(keys_, head.keys, head.key_cut);
+  const std::vector<std::uint64_t> value_cuts = ends(values_, head.values, head.value_cut);
+  if (!keys_.codec) cuts = value_cuts;
+  if (keys_.codec && values_.codec) {
+    std::vector<std::uint64_t> common;
+    std::set_intersection(cuts.begin(), cuts.end(), value_cuts.begin(), value_cuts.end(), std::back_inserter(common));
+    cuts = common;
+  }
+  std::uint64_t first = 0;
+  for (const std::uint64_t end : cuts) {
+    const std::uint64_t dead = dead_in(first, end);
+    const bool compacts = dead > 0 && 2 * dead >= end - first;
+    if (compacts && (dead == end - first || (gather_cell(keys_, head, head.keys, first, end, gathered_keys_) &&
+                                             gather_cell(values_, head, head.values, first, end, gathered_values_)))) {
+      for (std::uint64_t slot = first; slot < end; ++slot) {
+        if (slots_[slot] == Slot::dead) slots_[slot] = Slot::removed;
+      }
+    }
+    first = end;
+  }
+}
+
+// The blocks of a cell without their dead; raw segments are compacted when the role is rebuilt.
+bool HeadEvict::gather_cell(const Role& role, const Head& head, const std::vector<Segment>& segments,
+                            std::uint64_t first, std::uint64_t end, std::vector<Segment>& gathered) {
+  if (!role.codec) return true;
+  const std::size_t before = gathered.size();
+  for (const auto& segment : segments) {
+    if (segment.first < first || segment.first >= end || !segment.encoded) continue;
+    std::vector<std::uint32_t> keep;
+    for (std::uint64_t t = 0; t < segment.tokens; ++t) {
+      if (slots_[segment.first + t] == Slot::kept) keep.push_back(static_cast<std::uint32_t>(t));
+    }
+    if (keep.empty() || keep.size() == segment.tokens) continue;
+    const kvlab_block block = block_of(head, kv_head_, segment, workspace_.positions);
+    Segment left{};
+    if (!HeadEncoder(role, kv_head_, arena_, workspace_, false).gather(block, keep, segment.first, left)) {
+      gathered.resize(before);
+      return false;
+    }
+    gathered.push_back(std::move(left));
+  }
+  return true;
+}
+
+void HeadEvict::rebuild(Head& head) {
+  rebuild_role(keys_, head.key_cut, head.keys, gathered_keys_);
+  rebuild_role(values_, head.value_cut, head.values, gathered_values_);
+  rebuild_scores(head);
+  std::vector<std::uint32_t> left;
+  head.dead = 0;
+  for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot] == Slot::removed) continue;
+    left.push_back(slots_[slot] == Slot::kept ? positions_[slot] : evicted + static_cast<std::uint32_t>(head.dead));
+    head.dead += slots_[slot] == Slot::dead ? 1 : 0;
+  }
+  // Never all: some position was dropped.
+  head.positions = Positions(left, std::uint64_t{1} << 32, arena_);
+}
+
+void HeadEvict::rebuild_scores(Head& head) {
+  for (auto& scores : head.scores) {
+    if (scores.size() == 0) continue;
+    float* all = scores.resize(scores.size(), arena_);
+    std::uint64_t left = 0;
+    for (std::size_t slot = 0; slot < slots_.size(); ++slot) {
+      if (slots_[slot] != Slot::removed) all[left++] = all[slot];
+    }
+    scores.resize(left, arena_);
+  }
+}
+
+// The rows of raw segments that were not removed, side by side.
+std::byte* HeadEvict::rows_left(const Role& role, std::span<const Segment> segments, std::uint64_t& tokens) {
+  const std::uint64_t row = role.row_bytes();
+  std::uint64_t all = 0;
+  for (const auto& segment : segments) all += segment.tokens;
+  auto* rows = workspace_.rows.ensure<std::byte>(all * row);
+  tokens = 0;
+  for (const auto& segment : segments) {
+    for (std::uint64_t t = 0; t < segment.tokens; ++t) {
+      if (slots_[segment.first + t] == Slot::removed) continue;
+      std::memcpy(rows + tokens * row, segment.data + t * row, row);
+      ++tokens;
+    }
+  }
+  return rows;
+}
+
+void HeadEvict::rebuild_role(const Role& role, std::uint64_t& cut, std::vector<Segment>& segments,
+                             std::vector<Segment>& gathered) {
+  const HeadEncoder encoder(role, kv_head_, arena_, workspace_, false);
+  const auto row = static_cast<std::int64_t>(role.row_bytes());
+  const auto removed_in = [&](const Segment& s) {
+    return std::count(slots_.begin() + static_cast<std::ptrdiff_t>(s.first),
+                      slots_.begin() + static_cast<std::ptrdiff_t>(s.first + s.tokens), Slot::removed);
+  };
+  std::vector<Segment> left;
+  std::uint64_t next = 0;
+  const auto put = [&](Segment segment) {
+    segment.first = next;
+    next += segment.tokens;
+    left.push_back(std::move(segment));
+  };
+  // Raw tokens behind the cut are laid out anew, so that the next block is cut where it would be.
+  const auto tail = std::find_if(segments.begin(), segments.end(), [&](const Segment& s) {
+    return role.codec && !s.encoded && s.first >= std::max(cut, pipeline_.sinks);
+  });
+  for (auto segment = segments.begin(); segment != tail; ++segment) {
+    const auto removed = static_cast<std::uint64_t>(removed_in(*segment));
+    if (removed == segment->tokens && segment->tokens > 0) continue;
+    if (removed == 0) {
+      put(*segment);
+    } else if (segment->encoded) {
+      put(*std::find_if(gathered.begin(), gathered.end(), [&](const Segment& s) { return s.first == segment->first; }));
+    } else {
+      std::uint64_t tokens = 0;
+      const std::byte* rows = rows_left(role, std::span(&*segment, 1), tokens);
+      put(encoder.raw({rows, row}, next, tokens, tokens));
+    }
+  }
+  if (role.codec) {
+    const auto below = slots_.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(cut, slots_.size()));
+    cut -= static_cast<std::uint64_t>(std::count(slots_.begin(), below, Slot::removed));
+  }
+  if (std::none_of(tail, segments.end(), [&](const Segment& s) { return removed_in(s) > 0; })) {
+    for (auto segment = tail; segment != segments.end(); ++segment) put(*segment);
+  } else {
+    std::uint64_t tokens = 0;
+    const std::byte* rows = rows_left(role, std::span(&*tail, static_cast<std::size_t>(segments.end() - tail)), tokens);
+    const std::uint64_t block = role.codec->traits().block_tokens;
+    const std::uint64_t start = std::max(cut, pipeline_.sinks);
+    for (std::uint64_t done = 0; done < tokens;) {
+      const std::uint64_t room = chunk_rows(role, (next - start) % block);
+      const std::uint64_t now = std::min(room, tokens - done);
+      put(encoder.raw(TokenRows{rows, row}.from(done), next, now, room));
+      done += now;
+    }
+  }
+  segments = std::move(left);
+}
+
+}  // namespace kvlab
