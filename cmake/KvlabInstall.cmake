@@ -1,4 +1,5 @@
-# cmake --install: the executable, the methods, the plugin headers, and find_package(kvlab) for methods out of tree.
+# cmake --install: the executable, the methods, the plugin headers and the core, and find_package(kvlab) for methods and
+# for programs out of tree.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -7,6 +8,12 @@ install(TARGETS kvlab RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 get_property(kvlab_methods GLOBAL PROPERTY KVLAB_METHOD_TARGETS)
 install(TARGETS ${kvlab_methods} LIBRARY DESTINATION lib/kvlab/methods)
 install(DIRECTORY core/include/kvlab DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+# The host's side for programs that decode: find_package(kvlab COMPONENTS core), target kvlab::core.
+install(TARGETS kvlab_core EXPORT kvlab_core ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(DIRECTORY core DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kvlab_core FILES_MATCHING PATTERN "*.hpp"
+        PATTERN include EXCLUDE PATTERN examples EXCLUDE)
+install(EXPORT kvlab_core NAMESPACE kvlab:: DESTINATION ${kvlab_package} FILE kvlabCoreTargets.cmake)
+install(DIRECTORY core/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(TARGETS kvlab_plugin EXPORT kvlab)
 install(EXPORT kvlab NAMESPACE kvlab:: DESTINATION ${kvlab_package} FILE kvlabTargets.cmake)
 configure_package_config_file(cmake/kvlabConfig.cmake.in ${CMAKE_BINARY_DIR}/kvlabConfig.cmake

@@ -14,7 +14,9 @@ template <class T>
 class ArenaArray {
  public:
   [[nodiscard]] std::uint64_t size() const { return size_; }
-  [[nodiscard]] const T* data() const { return piece_ == nullptr ? nullptr : reinterpret_cast<const T*>(piece_->data()); }
+  [[nodiscard]] const T* data() const {
+    return piece_ == nullptr ? nullptr : reinterpret_cast<const T*>(piece_->data());
+  }
   [[nodiscard]] std::span<const T> values() const { return {data(), size_}; }
   [[nodiscard]] const std::shared_ptr<Piece>& piece() const { return piece_; }  // null: never grown
 

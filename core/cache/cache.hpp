@@ -47,7 +47,6 @@ struct Workspace {
   Buffer codec_scratch;
   Buffer floats;
   Buffer prepared;
-  Buffer accumulators;
   std::vector<std::uint32_t> positions;
   std::vector<std::uint32_t> kept;
   std::vector<std::uint32_t> survivors;

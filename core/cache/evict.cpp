@@ -57,7 +57,8 @@ void HeadEvict::choose(std::uint64_t total, const Head& head) {
     for (const std::uint32_t slot : kept) positions.push_back(positions_[slot]);
     scores.resize(kept.size());
     if (selectors_[step].reads() == 0) {
-      const auto now = call_selector(selectors_[step], {shape_, sequence_, kv_head_, positions, {}, {}, {}}, workspace_);
+      const auto now =
+          call_selector(selectors_[step], {shape_, sequence_, kv_head_, positions, {}, {}, {}}, workspace_);
       std::copy(now.begin(), now.end(), scores.begin());
     } else {
       for (std::size_t i = 0; i < kept.size(); ++i) scores[i] = head.scores[step].data()[kept[i]];

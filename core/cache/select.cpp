@@ -26,7 +26,8 @@ std::span<float> call_selector(const SelectorInstance& selector, const SelectorC
   in.positions = call.positions.data();
   const std::uint32_t reads = selector.reads();
   if ((reads & KVLAB_READS_KEYS) != 0) in.keys = view_of(call.keys, call.shape, tokens, call.shape.head_dim_keys);
-  if ((reads & KVLAB_READS_VALUES) != 0) in.values = view_of(call.values, call.shape, tokens, call.shape.head_dim_values);
+  if ((reads & KVLAB_READS_VALUES) != 0)
+    in.values = view_of(call.values, call.shape, tokens, call.shape.head_dim_values);
   if ((reads & KVLAB_READS_QUERIES) != 0) in.observed = call.observed;
   in.scratch = workspace.codec_scratch.ensure<std::byte>(selector.scratch(tokens, in.observed.count));
   const std::span scores(workspace.floats.ensure<float>(tokens), tokens);

@@ -12,6 +12,9 @@ namespace kvlab {
 // max_seconds after at least 3 samples.
 std::vector<double> sample(const Measure& measure, const std::function<void()>& call);
 
+// Of what is slow and of little interest in its spread: no warm-up, up to 3 samples, none begun after max_seconds.
+std::vector<double> sample_briefly(const Measure& measure, const std::function<void()>& call);
+
 // Timed sections of workers that run side by side take turns: an exclusive lock on a file that they share, released
 // with this, or with the process. fd < 0: nobody else is running.
 class TimingTurn {

@@ -228,11 +228,11 @@ void Measurement::record_speed() {
   if (job_.measure.plain) {
     std::vector<PlainAttention> plain;
     for (std::size_t i = 0; i < cache_->layers(); ++i) plain.emplace_back(pipeline_, cache_->layer(i).shape());
-    time("plain_attend", [&] {
-      for (std::size_t i = 0; i < cache_->layers(); ++i) {
-        plain[i].attend(cache_->layer(i), queries.data(), out.data(), pool_);
-      }
-    });
+    record_samples("plain_attend", sample_briefly(job_.measure, [&] {
+                     for (std::size_t i = 0; i < cache_->layers(); ++i) {
+                       plain[i].attend(cache_->layer(i), queries.data(), out.data(), pool_);
+                     }
+                   }));
   }
 
   Row& cell = record_.cell;

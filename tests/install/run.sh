@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs this build, builds a plugin out of tree with find_package(kvlab) (a selector written here, and the two
-# skeletons of `kvlab new`), and uses them through the installed kvlab.
+# Installs this build, builds plugins out of tree with find_package(kvlab) (a selector written here, and the two
+# skeletons of `kvlab new`) and the example of a decode loop with kvlab::core, and uses all of them.
 set -euo pipefail
 build=$1
+sanitized=$(grep -E '^KVLAB_SANITIZE:STRING=.+' "$build/CMakeCache.txt" || true)
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 cmake --install "$build" --prefix "$out/usr" >/dev/null
@@ -26,14 +27,20 @@ CPP
 cat >CMakeLists.txt <<'CMAKE'
 cmake_minimum_required(VERSION 3.25)
 project(consumer LANGUAGES CXX)
-find_package(kvlab 0.1 REQUIRED)
+find_package(kvlab 0.1 REQUIRED COMPONENTS core)
 set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/methods)
 add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror)
 kvlab_add_method(newest SOURCES newest.cpp)
 kvlab_add_method(my_codec SOURCES methods/my_codec/my_codec.cpp)
 kvlab_add_method(my_selector SOURCES methods/my_selector/my_selector.cpp)
+if(EXAMPLES)
+  add_executable(decode ${EXAMPLES}/decode.cpp)
+  target_link_libraries(decode PRIVATE kvlab::core)
+endif()
 CMAKE
-cmake -G Ninja -B build -DCMAKE_PREFIX_PATH="$out/usr" >cmake.log || { cat cmake.log; exit 1; }
+# A sanitizer's core does not link without it.
+examples=$([ -n "$sanitized" ] || find "$out/usr" -type d -name examples)
+cmake -G Ninja -B build -DCMAKE_PREFIX_PATH="$out/usr" -DEXAMPLES="$examples" >cmake.log || { cat cmake.log; exit 1; }
 cmake --build build >build.log || { cat build.log; exit 1; }
 for library in build/methods/*.so; do
   [ "$(nm -D --defined-only "$library" | awk '{print $3}')" = kvlab_plugin ] || { echo "$library exports more than kvlab_plugin"; exit 1; }
@@ -49,6 +56,11 @@ pipelines:
   mine: {select: [{method: newest, tokens: 100}, {method: my_selector, keep: 0.9}], codec: {method: my_codec}}
 measure: {speed: false}
 YAML
+# A program of one's own, with the cache: the installed example.
+if [ -z "$sanitized" ]; then
+  KVLAB_PLUGIN_PATH=$out/usr/lib/kvlab/methods build/decode >decode.txt
+  grep -q "output error   0\.1" decode.txt
+fi
 export KVLAB_PLUGIN_PATH=$PWD/build/methods
 "$installed" list >list.txt  # a pipe into grep -q would end it early
 grep -q newest list.txt
@@ -56,5 +68,5 @@ grep -q newest list.txt
 "$installed" show results/runs/consumer.h5 --csv --columns pipeline,status >table.csv
 grep -q '^mine,ok$' table.csv
 # And the conformance tests over what was built here. A sanitizer's build must not meet libraries without it.
-[ -n "$(grep -E '^KVLAB_SANITIZE:STRING=.+' "$build/CMakeCache.txt")" ] || "$build/tests/conformance_tests" --gtest_brief=1
+[ -n "$sanitized" ] || "$build/tests/conformance_tests" --gtest_brief=1
 echo "installed, consumed, run"

@@ -44,7 +44,6 @@ KVLAB_SIMD float largest(F a) {
   return reduce(a, [](__m128 x, __m128 y) { return _mm_max_ps(x, y); });
 }
 KVLAB_SIMD bool all_at_most(F a, F b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_LE_OQ)) == 0xFF; }
-KVLAB_SIMD bool any_above(F a, F b) { return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0; }
 KVLAB_SIMD bool any_not_finite(F a) {  // x - x is 0 for finite x alone
   return _mm256_movemask_ps(_mm256_cmp_ps(_mm256_sub_ps(a, a), _mm256_setzero_ps(), _CMP_NEQ_UQ)) != 0;
 }
@@ -163,10 +162,6 @@ KVLAB_SIMD I interleave_low_32(I a, I b) { return _mm256_unpacklo_epi32(a, b); }
 KVLAB_SIMD I interleave_high_32(I a, I b) { return _mm256_unpackhi_epi32(a, b); }
 KVLAB_SIMD I interleave_low_64(I a, I b) { return _mm256_unpacklo_epi64(a, b); }
 KVLAB_SIMD I interleave_high_64(I a, I b) { return _mm256_unpackhi_epi64(a, b); }
-template <int N>
-KVLAB_SIMD __m128i lane(I a) {
-  return _mm256_extracti128_si256(a, N);
-}
 KVLAB_SIMD F lookup(F table, I indexes) { return _mm256_permutevar8x32_ps(table, indexes); }
 KVLAB_SIMD I ilookup(I table, I indexes) { return _mm256_permutevar8x32_epi32(table, indexes); }
 KVLAB_SIMD std::int32_t sum_int(I a) {

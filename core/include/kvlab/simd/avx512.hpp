@@ -34,8 +34,6 @@ KVLAB_SIMD F round_even(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAR
 KVLAB_SIMD float sum(F a) { return _mm512_reduce_add_ps(a); }
 KVLAB_SIMD float largest(F a) { return _mm512_reduce_max_ps(a); }
 KVLAB_SIMD bool all_at_most(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ) == 0xFFFF; }  // false for NaN
-// Whether any element is above b's.
-KVLAB_SIMD bool any_above(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 // Whether any element is infinite or NaN.
 KVLAB_SIMD bool any_not_finite(F a) { return _mm512_fpclass_ps_mask(a, 0x99) != 0; }
 // a where c > d, else 0.
@@ -161,10 +159,6 @@ KVLAB_SIMD I interleave_low_32(I a, I b) { return _mm512_unpacklo_epi32(a, b); }
 KVLAB_SIMD I interleave_high_32(I a, I b) { return _mm512_unpackhi_epi32(a, b); }
 KVLAB_SIMD I interleave_low_64(I a, I b) { return _mm512_unpacklo_epi64(a, b); }
 KVLAB_SIMD I interleave_high_64(I a, I b) { return _mm512_unpackhi_epi64(a, b); }
-template <int N>
-KVLAB_SIMD __m128i lane(I a) {
-  return _mm512_extracti32x4_epi32(a, N);
-}
 // f32 p[i] for the 16 places in `indexes`, of at most 16 elements.
 KVLAB_SIMD F lookup(F table, I indexes) { return _mm512_permutexvar_ps(indexes, table); }
 KVLAB_SIMD I ilookup(I table, I indexes) { return _mm512_permutexvar_epi32(indexes, table); }
