@@ -46,7 +46,7 @@ std::shared_ptr<Piece> Arena::allocate(std::uint64_t capacity, std::uint64_t use
 // A free piece of the size, or up to a quarter more (it then stays as it is); else from the mapping.
 std::byte* Arena::take(std::uint64_t& size) {
   const auto found = free_.lower_bound(size);
-  if (found != free_.end() && found->first <= size + size / 4) {
+  if (found != free_.end() && found->first <= std::min(size + size / 4, budget_ - reserved_)) {
     size = found->first;
     std::byte* data = found->second;
     free_.erase(found);

@@ -88,6 +88,16 @@ TEST(Arena, KeepsItsBudget) {
   EXPECT_THROW(arena.allocate(1, 1), BudgetError);
 }
 
+TEST(Arena, ALargerPieceIsNotTakenBeyondTheBudget) {
+  Arena arena(640);
+  auto freed = arena.allocate(320, 320);
+  const auto other = arena.allocate(320, 320);
+  freed.reset();
+  const auto small = arena.allocate(64, 64);
+  const auto last = arena.allocate(256, 256);  // the free piece of 320 would do, but for the budget
+  EXPECT_EQ(arena.reserved(), 640U);
+}
+
 TEST(Arena, MemoryDoesNotGrowWithTimesOfUse) {
   Arena arena;
   std::vector<std::shared_ptr<Piece>> ring(100);

@@ -38,9 +38,10 @@ std::uint64_t role_needs(const Pipeline& pipeline, const Role& role, const std::
 std::uint64_t append_capacity(const Pipeline& pipeline, const Role& keys, const Role& values, const Head& head,
                               std::uint64_t count) {
   const std::uint64_t tokens = head.positions.tokens();
-  const auto& words = head.positions.piece();
-  std::uint64_t positions = words == nullptr ? 0 : Arena::padded(words->used() * 3 / 2 + 4 * count + 64);
-  for (const auto& scores : head.scores) positions += Arena::padded(scores.size() * 6 + 4 * count + 64);
+  // Positions, and a score for each selector.
+  const std::uint64_t words = head.positions.piece() == nullptr ? 0 : head.positions.piece()->used() / 4;
+  const auto grown = [&](std::uint64_t size) { return Arena::padded((size * 3 / 2 + count) * 4 + Arena::alignment); };
+  const std::uint64_t positions = grown(words) + pipeline.select.size() * grown(tokens);
   return positions + role_needs(pipeline, keys, head.keys, head.key_cut, tokens, count) +
          role_needs(pipeline, values, head.values, head.value_cut, tokens, count);
 }

@@ -327,6 +327,10 @@ void LayerCache::attend(const QueryTensor& queries, float* out, ThreadPool& pool
 void LayerCache::attend(std::span<const std::uint32_t> sequences, const float* queries,
                         std::span<const std::uint32_t> positions, float* out, ThreadPool& pool) {
   if (positions.empty()) return;
+  if (sequences.empty() || positions.size() % sequences.size() != 0) {
+    throw InputError(std::to_string(positions.size()) + " positions are not as many for each of " +
+                     std::to_string(sequences.size()) + " sequences");
+  }
   CacheMemory& memory = *memory_;
   memory.workspaces.resize(std::max(memory.workspaces.size(), pool.threads()));
   const std::uint64_t count = positions.size() / sequences.size();

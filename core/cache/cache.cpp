@@ -133,7 +133,7 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t 
       if (!selectors_.empty()) needed += eviction_capacity(keys_, values_, head);
     }
   }
-  memory.arena.check(needed);
+  memory.arena.check(needed + needed / 4);  // a piece may be a quarter larger than was asked for
   memory.workspaces.resize(std::max(memory.workspaces.size(), pool.threads()));
   const auto step = static_cast<std::int64_t>(size_of(shape_.dtype));
   try {

@@ -1,6 +1,7 @@
 // What attention costs where it is not thought through: scalar loops that decode a row of the cache, multiply it with
 // one query and forget it, one query head at a time, as engines do that have a quantized cache beside an attention
-// written for f32. The plain baseline of the benchmarks; it gives the same outputs.
+// written for f32. The plain baseline of the benchmarks; it gives the same outputs. It knows no window of the layer,
+// and takes evicted tokens that are still in a block for kept ones.
 #pragma once
 
 #include <memory>

@@ -48,10 +48,12 @@ KVLAB_SIMD I exact_codes(F x, const Scaling& by) {
   return integer_bits(q, rounded);
 }
 
-// 1 / s is of use where it is finite (for 0 it is 0, and then all codes are) and s has lost none of its digits below
-// f16's normal numbers.
+// 1 / s is of use where it is finite (for 0 it is 0, and then all codes are) and s is what was asked for up to a
+// rounding: not below f16's normal numbers, where digits are lost, and not at f16's end, where s was cut off and
+// quotients go beyond the codes.
 KVLAB_SIMD bool has_inverse(float scale, unsigned dtype) {
-  return scale == 0 || scale > (dtype == 0 ? 6.2e-5F : 1e-30F);
+  if (dtype == 0) return scale == 0 || (scale > 6.2e-5F && scale < 65504.0F);
+  return scale == 0 || scale > 1e-30F;
 }
 
 KVLAB_SIMD float high_of(const EncodeSetting& s) {

@@ -514,6 +514,11 @@ TEST(Grow, WhatIsWrongIsRefused) {
   const std::vector<std::uint32_t> beyond{2};
   EXPECT_THROW(raw.append(0, twice, 1, one, one, pool), InputError);
   EXPECT_THROW(raw.append(0, beyond, 1, one, one, pool), InputError);
+  std::vector<float> out(16);
+  const std::vector<std::uint32_t> three{0, 1, 2};
+  const std::vector<std::uint32_t> both{0, 1};
+  EXPECT_THROW(raw.attend(0, both, row.data(), three, out.data(), pool), InputError);
+  EXPECT_THROW(raw.attend(0, {}, row.data(), three, out.data(), pool), InputError);
   raw.remove(1);
   EXPECT_THROW(raw.fork(1), InputError);
   EXPECT_EQ(raw.add(), 1U);

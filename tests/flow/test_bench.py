@@ -3,7 +3,7 @@
 import csv
 import io
 
-from kvlab import folder, frame, main, run
+from kvlab import SOURCE, folder, frame, main, run
 
 EXPERIMENT = """kvlab: 1
 name: tiny
@@ -31,6 +31,14 @@ def test_bench_prints_speeds_of_a_run():
     assert float(rows[1]["x_plain"]) > 0
     assert abs(float(rows[1]["x_plain"]) - int8.plain_attend_seconds / int8.attend_seconds) < 0.06
     assert abs(float(rows[1]["x_raw"]) - cells.loc["bf16"].attend_seconds / int8.attend_seconds) < 0.006
+
+
+def test_every_experiment_that_comes_with_kvlab_can_be_planned():
+    files = sorted((SOURCE / "configs").glob("*.yaml"))
+    assert len(files) >= 3
+    for file in files:
+        result = run("plan", file)
+        assert result.returncode == 0, (file, result.stderr)
 
 
 def test_bench_needs_its_file():

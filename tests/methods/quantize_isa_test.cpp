@@ -2,6 +2,7 @@
 // encoded and decoded is equal to the last bit, attention on the bytes within the tolerance.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -124,7 +125,11 @@ void check(const Setting& s, std::uint64_t tokens, Isa isa, const std::vector<fl
   const CodecInstance fast = make(s, KVLAB_ROLE_KEYS, isa);
   tokens = std::min(tokens, reference.traits().block_tokens);
   test::Data data(test::shape(1, 1, 1, s.head_dim, s.dtype), tokens, 0, tokens + channels);
-  if (rows != nullptr) data.set_keys({rows->begin(), rows->begin() + static_cast<std::ptrdiff_t>(tokens * channels)});
+  if (rows != nullptr) {
+    std::vector<float> some(rows->begin(), rows->begin() + static_cast<std::ptrdiff_t>(tokens * channels));
+    for (auto& x : some) x = s.dtype == Dtype::f16 ? std::clamp(x, -65504.0F, 65504.0F) : x;  // never infinite
+    data.set_keys(some);
+  }
   const kvlab_view view{data.stored_keys.data(),
                         static_cast<kvlab_dtype>(s.dtype),
                         1,
@@ -210,7 +215,7 @@ TEST(QuantizeIsa, EveryLengthOfTheCommonSettings) {
   }
 }
 
-// Zeros, one large value, ties at a half, subnormal and huge numbers.
+// Zeros, one large value, ties at a half, subnormal numbers, and those whose scale f16 cannot hold.
 TEST(QuantizeIsa, AwkwardNumbers) {
   std::size_t turn = 0;
   constexpr std::uint64_t tokens = 64;
@@ -238,8 +243,8 @@ TEST(QuantizeIsa, AwkwardNumbers) {
         case 5:
           x = -0.0F;
           break;
-        case 6:
-          x = 7.0F;
+        case 6:  // its scale is beyond f16
+          x = (c % 2 == 0 ? 3e9F : -1e8F) * static_cast<float>(c);
           break;
         default:
           x = static_cast<float>(c) * 400.0F;
