@@ -17,37 +17,6 @@ constexpr std::uint64_t pair = 2 * simd::floats;
 constexpr std::uint64_t most_channels = 512;
 
 template <kvlab_dtype D>
-KVLAB_SIMD void load_pair(const void* row, std::uint64_t channel, simd::F& even, simd::F& odd) {
-  if constexpr (D == KVLAB_F32) {
-    const float* p = static_cast<const float*>(row) + channel;
-    simd::split(simd::load(p), simd::load(p + simd::floats), even, odd);
-  } else {
-    const simd::I words = simd::load_words(static_cast<const std::uint16_t*>(row) + channel);
-    if constexpr (D == KVLAB_BF16) {
-      simd::bf16_pair(words, even, odd);
-    } else {
-      simd::f16_pair(words, even, odd);
-    }
-  }
-}
-
-// The last channels of a row, zeros after them.
-template <kvlab_dtype D>
-KVLAB_SIMD void load_pair(const void* row, std::uint64_t channel, int count, simd::F& even, simd::F& odd) {
-  if constexpr (D == KVLAB_F32) {
-    const float* p = static_cast<const float*>(row) + channel;
-    simd::split(simd::load_first(p, count), simd::load_first(p + simd::floats, count - simd::floats), even, odd);
-  } else {
-    const simd::I words = simd::load_words(static_cast<const std::uint16_t*>(row) + channel, count);
-    if constexpr (D == KVLAB_BF16) {
-      simd::bf16_pair(words, even, odd);
-    } else {
-      simd::f16_pair(words, even, odd);
-    }
-  }
-}
-
-template <kvlab_dtype D>
 KVLAB_SIMD const void* row_of(const kvlab_rows& rows, std::uint64_t token) {
   constexpr std::uint64_t element = D == KVLAB_F32 ? 4 : 2;
   return static_cast<const std::uint8_t*>(rows.base) + token * rows.stride * element;
@@ -93,7 +62,7 @@ void dots_of(const kvlab_rows& rows, const float* arranged, float* out, std::uin
       for (std::uint64_t t = 0; t < height; ++t) {
         simd::F even;
         simd::F odd;
-        load_pair<D>(row[t], c, even, odd);
+        simd::load_pair<D>(row[t], c, even, odd);
         multiply(arranged + c, t, even, odd);
       }
     }
@@ -102,7 +71,7 @@ void dots_of(const kvlab_rows& rows, const float* arranged, float* out, std::uin
       for (std::uint64_t t = 0; t < height; ++t) {
         simd::F even;
         simd::F odd;
-        load_pair<D>(row[t], whole, static_cast<int>(channels - whole), even, odd);
+        simd::load_pair<D>(row[t], whole, static_cast<int>(channels - whole), even, odd);
         multiply(arranged + whole, t, even, odd);
       }
     }
@@ -186,9 +155,9 @@ KVLAB_SIMD void sums_of(const kvlab_rows& rows, std::uint64_t c, int count, cons
 #pragma GCC unroll 4
     for (std::uint64_t p = 0; p < P; ++p) {
       if constexpr (Masked) {
-        load_pair<D>(row, c, count, x[2 * p], x[2 * p + 1]);
+        simd::load_pair<D>(row, c, count, x[2 * p], x[2 * p + 1]);
       } else {
-        load_pair<D>(row, c + p * pair, x[2 * p], x[2 * p + 1]);
+        simd::load_pair<D>(row, c + p * pair, x[2 * p], x[2 * p + 1]);
       }
     }
     if (c == 0) {

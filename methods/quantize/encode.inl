@@ -1,4 +1,4 @@
-// Encoding and decoding; included after kernels.inl.
+// Encoding and decoding; included by kernels.inl.
 //
 // What a segment (the codes that share a scale) becomes is format.hpp's arithmetic to the last bit. Two things make it
 // fast. Segments go by as many as a register has elements, so that their scales are computed side by side. And a
@@ -98,18 +98,6 @@ KVLAB_SIMD void fit(const EncodeSetting& s, F largest, F smallest, F& scale, F& 
 
 KVLAB_SIMD F inverse_of(F scale) { return simd::keep_if_above(simd::div(simd::set1(1), scale), scale, simd::zero()); }
 
-template <kvlab_dtype D>
-KVLAB_SIMD void load_pair(const void* row, std::uint64_t channel, F& even, F& odd) {
-  if constexpr (D == KVLAB_F32) {
-    const float* p = static_cast<const float*>(row) + channel;
-    simd::split(simd::load(p), simd::load(p + simd::floats), even, odd);
-  } else if constexpr (D == KVLAB_BF16) {
-    simd::bf16_pair(simd::load_words(static_cast<const std::uint16_t*>(row) + channel), even, odd);
-  } else {
-    simd::f16_pair(simd::load_words(static_cast<const std::uint16_t*>(row) + channel), even, odd);
-  }
-}
-
 constexpr std::uint64_t pair = 2 * simd::floats;
 
 // ---- per token -----------------------------------------------------------------------------------------------------
@@ -124,7 +112,7 @@ KVLAB_SIMD bool code_segment(const EncodeSetting& s, const void* x, const Scalin
   for (std::uint64_t c = 0; c < s.group; c += pair) {
     F even;
     F odd;
-    load_pair<D>(x, c, even, odd);
+    simd::load_pair<D>(x, c, even, odd);
     const I e = Exact ? exact_codes(even, by) : quick_codes<Signed>(even, by, off);
     const I o = Exact ? exact_codes(odd, by) : quick_codes<Signed>(odd, by, off);
     const I both = simd::iand_or(e, low, simd::shift_left_32<place>(o));
@@ -146,11 +134,11 @@ KVLAB_SIMD void extremes(const std::uint8_t* x, std::uint64_t group, F& most, F&
   constexpr std::uint64_t element = D == KVLAB_F32 ? 4 : 2;
   F even;
   F odd;
-  load_pair<D>(x, 0, even, odd);
+  simd::load_pair<D>(x, 0, even, odd);
   most = Signed ? simd::absolute(even) : even;
   lowest = simd::sub(simd::zero(), even);
   for (std::uint64_t c = 0; c < group; c += pair) {
-    load_pair<D>(x, c, even, odd);
+    simd::load_pair<D>(x, c, even, odd);
     _mm_prefetch(reinterpret_cast<const char*>(x) + c * element + fetch_ahead, _MM_HINT_T0);
     if constexpr (Signed) {
       most = simd::max(most, simd::max(simd::absolute(even), simd::absolute(odd)));

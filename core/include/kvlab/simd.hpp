@@ -15,3 +15,43 @@
 #else
 #error "kvlab/simd.hpp: this file is not compiled for an instruction set; see kvlab/isa.hpp"
 #endif
+
+#include <kvlab/abi.h>
+
+namespace {
+namespace simd {
+
+// 2 * floats channels of a row from `channel` on, as f32.
+template <kvlab_dtype D>
+KVLAB_SIMD void load_pair(const void* row, std::uint64_t channel, F& even, F& odd) {
+  if constexpr (D == KVLAB_F32) {
+    const float* p = static_cast<const float*>(row) + channel;
+    split(load(p), load(p + floats), even, odd);
+  } else {
+    const I words = load_words(static_cast<const std::uint16_t*>(row) + channel);
+    if constexpr (D == KVLAB_BF16) {
+      bf16_pair(words, even, odd);
+    } else {
+      f16_pair(words, even, odd);
+    }
+  }
+}
+
+// The last channels of a row, zeros after them.
+template <kvlab_dtype D>
+KVLAB_SIMD void load_pair(const void* row, std::uint64_t channel, int count, F& even, F& odd) {
+  if constexpr (D == KVLAB_F32) {
+    const float* p = static_cast<const float*>(row) + channel;
+    split(load_first(p, count), load_first(p + floats, count - floats), even, odd);
+  } else {
+    const I words = load_words(static_cast<const std::uint16_t*>(row) + channel, count);
+    if constexpr (D == KVLAB_BF16) {
+      bf16_pair(words, even, odd);
+    } else {
+      f16_pair(words, even, odd);
+    }
+  }
+}
+
+}  // namespace simd
+}  // namespace

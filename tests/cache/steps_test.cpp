@@ -1,0 +1,164 @@
+// Random steps of a decoding life against a plain model, and eviction over many tokens.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <random>
+
+#include "tests/cache/growing.hpp"
+
+namespace kvlab {
+namespace {
+
+using namespace test;
+
+// Thousands of steps of prefill, append, attend, fork, clear, remove and add, drawn at random.
+TEST(Grow, RandomStepsHoldAgainstAPlainModel) {
+  ThreadPool pool(2);
+  for (const auto& [name, pipeline] : pipelines()) {
+    SCOPED_TRACE(name);
+    LayerShape shape = test::shape(2, 2, 4, 16, Dtype::bf16);
+    CacheManager cache(pipeline, std::span(&shape, 1), {.decodes = true});
+    Model model(shape, 11);
+    auto& engine = model.engine();
+    std::map<std::uint32_t, Given> given{{0, {}}, {1, {}}};
+    for (int step = 0; step < 1500; ++step) {
+      auto chosen = given.begin();
+      std::advance(chosen, static_cast<std::ptrdiff_t>(engine() % given.size()));
+      const std::uint32_t sequence = chosen->first;
+      const std::uint64_t what = engine() % 20;
+      if (what == 0) {
+        std::uint64_t tokens = engine() % 400;
+        if (!pipeline.select.empty() && tokens < 80) tokens = 0;  // a prefill refuses a budget below sinks and tail
+        chosen->second = {};
+        const auto keys = model.draw(tokens, 16, chosen->second.keys);
+        const auto values = model.draw(tokens, 16, chosen->second.values);
+        cache.prefill(0, sequence, {tokens, tensor(keys, shape, tokens, 16), tensor(values, shape, tokens, 16), {}},
+                      pool);
+      } else if (what < 14) {
+        const std::uint64_t tokens = what < 11 ? 1 + engine() % 4 : engine() % 150;
+        const auto keys = model.draw(tokens, 16, chosen->second.keys);
+        const auto values = model.draw(tokens, 16, chosen->second.values);
+        cache.append(0, std::span(&sequence, 1), tokens, tensor(keys, shape, tokens, 16),
+                     tensor(values, shape, tokens, 16), pool);
+      } else if (what == 14 && given.size() < 5) {
+        const Given copy = chosen->second;
+        given[cache.fork(sequence)] = copy;
+      } else if (what == 15) {
+        cache.clear(sequence);
+        chosen->second = {};
+      } else if (what == 16 && given.size() > 1) {
+        cache.remove(sequence);
+        given.erase(chosen);
+      } else if (what == 17 && given.size() < 5) {
+        given[cache.add()] = {};
+      } else {
+        const std::uint64_t tokens = cache.layer(0).tokens(sequence);
+        std::vector<std::uint32_t> positions;  // the last few tokens' own, and one after all
+        for (std::uint64_t back = std::min<std::uint64_t>(2, tokens); back-- > 0;) {
+          positions.push_back(static_cast<std::uint32_t>(tokens - 1 - back));
+        }
+        positions.push_back(static_cast<std::uint32_t>(tokens + 3));
+        const std::vector<float> queries = model.queries(positions.size());
+        std::vector<float> out(4 * positions.size() * 16);
+        cache.attend(0, std::span(&sequence, 1), queries.data(), positions, out.data(), pool);
+        // Values that cancel leave little to be relative to.
+        ASSERT_LT(test::relative(out, reference(cache.layer(0), sequence, queries, positions)), 1e-3)
+            << "step " << step;
+      }
+      ASSERT_EQ(cache.bytes().total(), cache.requested_bytes()) << "step " << step;
+      if (step % 10 == 0) {
+        for (const auto& [id, rows] : given) {
+          const std::uint64_t tokens = cache.layer(0).tokens(id);
+          std::uint64_t budget = tokens;
+          for (const auto& select : pipeline.select) {
+            budget = std::max(select.budget.of(budget), std::min(budget, pipeline.sinks + pipeline.tail));
+          }
+          expect_holds(cache.layer(0), id, rows, 0.45, budget + 300);
+        }
+      }
+    }
+  }
+}
+
+// A window moves: its newest tokens and the sinks are there, little more, and memory is what it was at the start.
+TEST(Grow, AWindowHoldsItsSizeOverManyTokens) {
+#if defined(KVLAB_SANITIZED)
+  constexpr std::uint64_t tokens = 5000;
+#else
+  constexpr std::uint64_t tokens = 100000;
+#endif
+  ThreadPool pool(1);
+  LayerShape shape = test::shape(1, 1, 1, 16, Dtype::bf16);
+  Pipeline window = kivi(4, 32);
+  window.select = {{spec("sliding_window"), {512, 1}}};
+  CacheManager cache(window, std::span(&shape, 1), {.decodes = true});
+  Model model(shape, 9);
+  Given given;
+  const auto keys = model.draw(64, 16, given.keys);
+  const auto values = model.draw(64, 16, given.values);
+  const std::uint32_t sequence = 0;
+  std::uint64_t warm = 0;
+  std::vector<std::uint32_t> positions;
+  for (std::uint64_t token = 0; token < tokens; ++token) {
+    const auto from = [&](const std::vector<std::byte>& rows) {
+      KvTensor one = tensor(rows, shape, 64, 16);
+      one.base = rows.data() + token % 64 * 32;
+      return one;
+    };
+    cache.append(0, std::span(&sequence, 1), 1, from(keys), from(values), pool);
+    if (token == 2000) warm = cache.reserved_bytes();
+    ASSERT_LE(cache.reserved_bytes(), token > 2000 ? warm + warm / 4 : UINT64_MAX) << token;
+    if (token % 97 != 0) continue;
+    const Head& head = cache.layer(0).head(0, 0);
+    ASSERT_EQ(cache.bytes().total(), cache.requested_bytes());
+    ASSERT_LT(head.kept(), 512U + 128U);
+    if (token < 600) continue;
+    head.positions.write_out(positions);
+    std::erase_if(positions, [](std::uint32_t p) { return p >= evicted; });
+    for (std::uint32_t i = 0; i < 4; ++i) ASSERT_EQ(positions[i], i);
+    for (std::size_t i = 4; i < positions.size(); ++i) ASSERT_EQ(positions[i], token + 1 - positions.size() + i);
+    ASSERT_GE(positions.size(), 512U);
+  }
+}
+
+// Of many tokens with norms of their own the largest stay, whatever was evicted before.
+TEST(Grow, AScoredBudgetKeepsTheHighest) {
+  ThreadPool pool(1);
+  LayerShape shape = test::shape(1, 1, 1, 16, Dtype::f32);
+  for (const bool coded : {false, true}) {
+    Pipeline pipeline = coded ? kivi(0, 0, "8") : Pipeline{};
+    pipeline.select = {{spec("magnitude", {{"of", "keys"}}), {64, 1}}};
+    CacheManager cache(pipeline, std::span(&shape, 1), {.decodes = true});
+    std::vector<std::uint32_t> norms(3000);
+    std::iota(norms.begin(), norms.end(), 1U);
+    std::mt19937_64 engine(4);
+    std::shuffle(norms.begin(), norms.end(), engine);
+    const std::uint32_t sequence = 0;
+    for (std::uint32_t token = 0; token < norms.size(); ++token) {
+      std::vector<float> row(16, static_cast<float>(norms[token]));
+      const KvTensor one{row.data(), 16, 16, 16};
+      cache.append(0, std::span(&sequence, 1), 1, one, one, pool);
+    }
+    const Head& head = cache.layer(0).head(0, 0);
+    std::vector<std::uint32_t> positions;
+    head.positions.write_out(positions);
+    std::erase_if(positions, [](std::uint32_t p) { return p >= evicted; });
+    ASSERT_LT(positions.size(), 64U + 128U);
+    std::size_t high = 0;
+    for (const std::uint32_t p : positions) high += norms[p] > 3000 - 64 ? 1 : 0;
+    EXPECT_EQ(high, 64U);  // the 64 largest of all are among what is left
+    if (coded) {
+      std::uint64_t blocks = 0;
+      for (const auto& segment : head.keys) blocks += segment.encoded ? 1 : 0;
+      EXPECT_LT(head.positions.tokens(), 2 * positions.size() + 64);  // at most half of a cell is dead
+      EXPECT_GT(blocks, 0U);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace kvlab
