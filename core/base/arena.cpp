@@ -24,15 +24,51 @@ void Arena::check(std::uint64_t bytes) const {
   check_locked(bytes);
 }
 
+std::uint64_t Arena::left_locked() const { return budget_ - std::min(budget_, reserved_ + promised_); }
+
 void Arena::check_locked(std::uint64_t bytes) const {
-  if (bytes <= budget_ - std::min(budget_, reserved_)) return;
-  throw BudgetError("the cache's budget of " + std::to_string(budget_) + " bytes is used up: " +
-                    std::to_string(reserved_) + " are taken, " + std::to_string(bytes) + " more are asked for");
+  if (bytes <= left_locked()) return;
+  throw BudgetError("the cache's budget of " + std::to_string(budget_) +
+                    " bytes is used up: " + std::to_string(reserved_ + promised_) + " are taken, " +
+                    std::to_string(bytes) + " more are asked for");
+}
+
+Promise& Promise::operator=(Promise&& other) noexcept {
+  std::swap(arena_, other.arena_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+Promise::~Promise() {
+  if (arena_ == nullptr) return;
+  const std::lock_guard lock(arena_->mutex_);
+  arena_->promised_ -= bytes_;
+}
+
+Promise Arena::promise(std::uint64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  check_locked(bytes);
+  promised_ += bytes;
+  return {*this, bytes};
 }
 
 std::shared_ptr<Piece> Arena::allocate(std::uint64_t capacity, std::uint64_t used) {
-  std::uint64_t size = std::max(alignment, padded(capacity));
   const std::lock_guard lock(mutex_);
+  return allocate_locked(std::max(alignment, padded(capacity)), used);
+}
+
+std::shared_ptr<Piece> Arena::allocate(std::uint64_t capacity, std::uint64_t used, Promise& promise) {
+  const std::uint64_t size = std::max(alignment, padded(capacity));
+  const std::lock_guard lock(mutex_);
+  const std::uint64_t kept_aside = std::min(size, promise.bytes_);
+  if (promise.arena_ != nullptr) {
+    promise.bytes_ -= kept_aside;
+    promised_ -= kept_aside;
+  }
+  return allocate_locked(size, used);
+}
+
+std::shared_ptr<Piece> Arena::allocate_locked(std::uint64_t size, std::uint64_t used) {
   check_locked(size);
   std::byte* data = take(size);
   std::shared_ptr<Piece> piece(new Piece(*this, data, size));
@@ -46,7 +82,7 @@ std::shared_ptr<Piece> Arena::allocate(std::uint64_t capacity, std::uint64_t use
 // A free piece of the size, or up to a quarter more (it then stays as it is); else from the mapping.
 std::byte* Arena::take(std::uint64_t& size) {
   const auto found = free_.lower_bound(size);
-  if (found != free_.end() && found->first <= std::min(size + size / 4, budget_ - reserved_)) {
+  if (found != free_.end() && found->first <= std::min(size + size / 4, left_locked())) {
     size = found->first;
     std::byte* data = found->second;
     free_.erase(found);

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/base/error.hpp"
@@ -48,6 +49,22 @@ class Piece {
   std::uint64_t used_ = 0;
 };
 
+// Bytes of an arena's budget set aside for a piece that comes later.
+class Promise {
+ public:
+  Promise() = default;
+  Promise(Promise&& other) noexcept : arena_(std::exchange(other.arena_, nullptr)), bytes_(other.bytes_) {}
+  Promise& operator=(Promise&& other) noexcept;
+  ~Promise();
+
+ private:
+  friend class Arena;
+  Promise(Arena& arena, std::uint64_t bytes) : arena_(&arena), bytes_(bytes) {}
+
+  Arena* arena_ = nullptr;
+  std::uint64_t bytes_ = 0;
+};
+
 class Arena {
  public:
   static constexpr std::uint64_t alignment = 64;
@@ -61,6 +78,10 @@ class Arena {
 
   // Room for `capacity` bytes, of which `used` are at once. From any thread. Throws BudgetError, std::bad_alloc.
   std::shared_ptr<Piece> allocate(std::uint64_t capacity, std::uint64_t used);
+  // The same, out of what was promised; what is left of the promise stays.
+  std::shared_ptr<Piece> allocate(std::uint64_t capacity, std::uint64_t used, Promise& promise);
+  // Sets that many padded bytes aside. Throws BudgetError.
+  Promise promise(std::uint64_t bytes);
   // Throws BudgetError where that many padded bytes more would not be in the budget.
   void check(std::uint64_t bytes) const;
   // Maps memory for that many more padded bytes in one mapping, if less is free. A hint: no budget is spent.
@@ -72,10 +93,13 @@ class Arena {
 
  private:
   friend class Piece;
+  friend class Promise;
+  std::shared_ptr<Piece> allocate_locked(std::uint64_t size, std::uint64_t used);
   void release(std::byte* data, std::uint64_t capacity, std::uint64_t used);
   std::byte* take(std::uint64_t& size);
   void map_more(std::uint64_t bytes);
   void check_locked(std::uint64_t bytes) const;
+  [[nodiscard]] std::uint64_t left_locked() const;  // of the budget
 
   std::uint64_t budget_;
   mutable std::mutex mutex_;  // everything below
@@ -85,6 +109,7 @@ class Arena {
   std::multimap<std::uint64_t, std::byte*> free_;  // by size
   std::uint64_t requested_ = 0;
   std::uint64_t reserved_ = 0;
+  std::uint64_t promised_ = 0;
   std::uint64_t pieces_ = 0;
 };
 

@@ -15,6 +15,7 @@
 #include "core/cache/attend.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -34,24 +35,49 @@ constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
 // Whole cache lines.
 std::uint64_t in_lines(std::uint64_t floats) { return (floats + 15) / 16 * 16; }
 
-bool fused_keys(const LayerCache& cache) { return cache.keys().codec && cache.keys().codec->attends_keys(); }
-bool fused_values(const LayerCache& cache) { return cache.values().codec && cache.values().codec->attends_values(); }
-std::uint64_t width_of(const LayerCache& cache) { return fused_values(cache) ? cache.values().codec->width() : 0; }
+// Floats that the codecs of values accumulate a query in, a rung after another; 0 where one has not the ability.
+struct Widths {
+  explicit Widths(const Role& values) : rungs(values.codecs.size()) {
+    for (std::size_t rung = 0; rung < rungs; ++rung) {
+      const CodecInstance& codec = values.codecs[rung];
+      before[rung + 1] = before[rung] + (codec.attends_values() ? codec.width() : 0);
+    }
+  }
+  [[nodiscard]] std::uint64_t total() const { return before[rungs]; }
+  [[nodiscard]] std::uint64_t of(std::size_t rung) const { return before[rung + 1] - before[rung]; }
+
+  std::size_t rungs;
+  std::array<std::uint64_t, most_rungs + 1> before{};
+};
 
 struct Part {
-  Part(const LayerCache& cache, std::uint64_t count, float* base)
-      : maxima(base),
+  Part(const Role& values, std::uint64_t count, float* base)
+      : widths(values),
+        queries(count),
+        maxima(base),
         sums(maxima + in_lines(count)),
         rows(sums + in_lines(count)),
-        accumulator(rows + in_lines(count * cache.values().channels)) {}
+        accumulators(rows + in_lines(count * values.channels)) {}
+
+  // Of a rung, for a query.
+  [[nodiscard]] float* accumulator(std::size_t rung, std::uint64_t query) const {
+    return accumulators + queries * widths.before[rung] + query * widths.of(rung);
+  }
+  void shrink(std::uint64_t query, float factor, std::uint64_t channels) const {
+    scale(factor, rows + query * channels, channels);
+    for (std::size_t rung = 0; rung < widths.rungs; ++rung) scale(factor, accumulator(rung, query), widths.of(rung));
+  }
+
+  Widths widths;
+  std::uint64_t queries;
   float* maxima;
   float* sums;
   float* rows;
-  float* accumulator;
+  float* accumulators;
 };
 
-void* attend_scratch(const Role& role, Workspace& workspace) {
-  return workspace.codec_scratch.ensure<std::byte>(role.codec->traits().attend_scratch);
+void* attend_scratch(const CodecInstance& codec, Workspace& workspace) {
+  return workspace.codec_scratch.ensure<std::byte>(codec.traits().attend_scratch);
 }
 
 class HeadAttention {
@@ -65,20 +91,14 @@ class HeadAttention {
         kv_head_(kv_head),
         queries_(queries),
         workspace_(workspace),
-        fused_keys_(fused_keys(cache)),
-        fused_values_(fused_values(cache)),
-        width_(width_of(cache)),
-        part_(cache, queries.count, part),
+        part_(cache.values(), queries.count, part),
         key_tiles_(keys_, head.keys, first),
         value_tiles_(values_, head.values, first),
         capacity_(key_tiles_.longest() + value_tiles_.longest()) {
     std::fill_n(part_.maxima, queries_.count, minus_infinity);
     std::fill(part_.sums, part + part_size(cache, queries_.count), 0.0F);
     scores_ = workspace_.floats.ensure<float>(queries_.count * capacity_);
-    if (fused_keys_) {
-      prepared_ = workspace_.prepared.ensure<std::byte>(keys_.codec->prepared_bytes(queries_.count));
-      keys_.codec->prepare(kv_head_, queries_.base, queries_.count, prepared_, attend_scratch(keys_, workspace_));
-    }
+    prepare();
     Tile tile{};
     if (key_tiles_.peek(tile)) scored_ = base_ = tile.first;
     weighed_ = base_;
@@ -98,6 +118,7 @@ class HeadAttention {
   }
 
  private:
+  void prepare();
   void score_next_tile();
   void mask(const Tile& tile);
   void weigh(const Tile& tile);
@@ -116,15 +137,12 @@ class HeadAttention {
   std::uint32_t kv_head_;
   const QueryRows& queries_;
   Workspace& workspace_;
-  bool fused_keys_;
-  bool fused_values_;
-  std::uint64_t width_;
   Part part_;
   Tiles key_tiles_;
   Tiles value_tiles_;
   std::uint64_t capacity_;
-  float* scores_ = nullptr;  // [count, capacity], from token base_ on
-  void* prepared_ = nullptr;
+  float* scores_ = nullptr;                        // [count, capacity], from token base_ on
+  std::array<std::byte*, most_rungs> prepared_{};  // null where the codec has not the ability
   std::uint64_t base_ = 0;
   std::uint64_t scored_ = 0;
   std::uint64_t weighed_ = 0;
@@ -171,6 +189,23 @@ kvlab_rows HeadAttention::rows_of_tile(const Role& role, const Tile& tile, const
   return rows;
 }
 
+// The queries, as each codec that attends to keys in its own form wants them.
+void HeadAttention::prepare() {
+  constexpr std::uint64_t alignment = Arena::alignment;
+  std::uint64_t bytes = 0;
+  for (const auto& codec : keys_.codecs) {
+    if (codec.attends_keys()) bytes += Arena::padded(codec.prepared_bytes(queries_.count));
+  }
+  auto* next = workspace_.prepared.ensure<std::byte>(bytes + alignment);
+  for (std::size_t rung = 0; rung < keys_.codecs.size(); ++rung) {
+    const CodecInstance& codec = keys_.codecs[rung];
+    if (!codec.attends_keys()) continue;
+    codec.prepare(kv_head_, queries_.base, queries_.count, next, attend_scratch(codec, workspace_));
+    prepared_[rung] = next;
+    next += Arena::padded(codec.prepared_bytes(queries_.count));
+  }
+}
+
 void HeadAttention::score_next_tile() {
   Tile tile{};
   key_tiles_.next(tile);
@@ -182,10 +217,11 @@ void HeadAttention::score_next_tile() {
     base_ = keep;
   }
   float* scores = pending(0, tile.first);
-  if (tile.segment->encoded && fused_keys_) {
+  if (tile.segment->encoded && prepared_[tile.segment->rung] != nullptr) {
+    const CodecInstance& codec = keys_.codec(*tile.segment);
     const kvlab_block block = block_of_tile(keys_, tile, key_tiles_);
-    keys_.codec->scores(prepared_, queries_.count, block, tile.in_segment(), tile.count, scores, capacity_,
-                        attend_scratch(keys_, workspace_));
+    codec.scores(prepared_[tile.segment->rung], queries_.count, block, tile.in_segment(), tile.count, scores, capacity_,
+                 attend_scratch(codec, workspace_));
   } else {
     const kvlab_rows rows = rows_of_tile(keys_, tile, key_tiles_, workspace_.rows);
     kernels().dots(&rows, queries_.base, keys_.channels, queries_.count, scores, capacity_);
@@ -235,8 +271,7 @@ void HeadAttention::weigh(const Tile& tile) {
     if (maximum > part_.maxima[q]) {
       const float shrink = std::exp(part_.maxima[q] - maximum);
       part_.sums[q] *= shrink;
-      scale(shrink, part_.rows + q * values_.channels, values_.channels);
-      scale(shrink, part_.accumulator + q * width_, width_);
+      part_.shrink(q, shrink, values_.channels);
       part_.maxima[q] = maximum;
     }
     part_.sums[q] += kernels().exponentials(scores, tile.count, maximum);
@@ -245,10 +280,11 @@ void HeadAttention::weigh(const Tile& tile) {
 
 void HeadAttention::add(const Tile& tile) {
   const float* weights = pending(0, tile.first);
-  if (tile.segment->encoded && fused_values_) {
+  if (tile.segment->encoded && values_.codec(*tile.segment).attends_values()) {
+    const CodecInstance& codec = values_.codec(*tile.segment);
     const kvlab_block block = block_of_tile(values_, tile, value_tiles_);
-    values_.codec->accumulate(weights, queries_.count, capacity_, block, tile.in_segment(), tile.count,
-                              part_.accumulator, attend_scratch(values_, workspace_));
+    codec.accumulate(weights, queries_.count, capacity_, block, tile.in_segment(), tile.count,
+                     part_.accumulator(tile.segment->rung, 0), attend_scratch(codec, workspace_));
     return;
   }
   const kvlab_rows rows = rows_of_tile(values_, tile, value_tiles_, workspace_.more_rows);
@@ -256,20 +292,19 @@ void HeadAttention::add(const Tile& tile) {
 }
 
 // a += b, both brought to the larger maximum.
-void merge(const LayerCache& cache, std::uint64_t count, const Part& a, const Part& b) {
-  const std::uint64_t channels = cache.values().channels;
-  const std::uint64_t width = width_of(cache);
-  for (std::uint64_t q = 0; q < count; ++q) {
+void merge(std::uint64_t channels, const Part& a, const Part& b) {
+  for (std::uint64_t q = 0; q < a.queries; ++q) {
     const float maximum = std::max(a.maxima[q], b.maxima[q]);
     if (maximum == minus_infinity) continue;
     const float ours = std::exp(a.maxima[q] - maximum);
     const float theirs = std::exp(b.maxima[q] - maximum);
     a.maxima[q] = maximum;
     a.sums[q] = a.sums[q] * ours + b.sums[q] * theirs;
-    scale(ours, a.rows + q * channels, channels);
+    a.shrink(q, ours, channels);
     add_scaled(theirs, b.rows + q * channels, a.rows + q * channels, channels);
-    scale(ours, a.accumulator + q * width, width);
-    add_scaled(theirs, b.accumulator + q * width, a.accumulator + q * width, width);
+    for (std::size_t rung = 0; rung < a.widths.rungs; ++rung) {
+      add_scaled(theirs, b.accumulator(rung, q), a.accumulator(rung, q), a.widths.of(rung));
+    }
   }
 }
 
@@ -284,7 +319,8 @@ std::uint64_t parts_of(std::uint64_t tokens, std::uint64_t heads) {
 }  // namespace
 
 std::uint64_t part_size(const LayerCache& cache, std::uint64_t queries) {
-  return 2 * in_lines(queries) + in_lines(queries * cache.values().channels) + in_lines(queries * width_of(cache));
+  const Role& values = cache.values();
+  return 2 * in_lines(queries) + in_lines(queries * values.channels) + in_lines(queries * Widths(values).total());
 }
 
 void attend_part(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries,
@@ -294,16 +330,18 @@ void attend_part(const LayerCache& cache, const Head& head, std::uint32_t kv_hea
 
 void merge_parts(const LayerCache& cache, std::uint32_t kv_head, const QueryRows& queries, float* parts,
                  std::uint64_t count, float* out, Workspace& workspace) {
-  const Part part(cache, queries.count, parts);
-  for (std::uint64_t i = 1; i < count; ++i) {
-    merge(cache, queries.count, part, Part(cache, queries.count, parts + i * part_size(cache, queries.count)));
-  }
   const Role& values = cache.values();
   const std::uint64_t channels = values.channels;
-  if (fused_values(cache)) {
-    values.codec->finish(kv_head, part.accumulator, queries.count, out, attend_scratch(values, workspace));
-  } else {
-    std::fill_n(out, queries.count * channels, 0.0F);
+  const std::uint64_t size = part_size(cache, queries.count);
+  const Part part(values, queries.count, parts);
+  for (std::uint64_t i = 1; i < count; ++i) merge(channels, part, Part(values, queries.count, parts + i * size));
+  std::fill_n(out, queries.count * channels, 0.0F);
+  float* finished = workspace.floats.ensure<float>(queries.count * channels);
+  for (std::size_t rung = 0; rung < values.codecs.size(); ++rung) {
+    const CodecInstance& codec = values.codecs[rung];
+    if (!codec.attends_values()) continue;
+    codec.finish(kv_head, part.accumulator(rung, 0), queries.count, finished, attend_scratch(codec, workspace));
+    add_scaled(1, finished, out, queries.count * channels);
   }
   for (std::uint64_t q = 0; q < queries.count; ++q) {
     add_scaled(1, part.rows + q * channels, out + q * channels, channels);

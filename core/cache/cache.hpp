@@ -10,47 +10,34 @@
 // Sequences are slots, numbered from 0; at first there are shape.batch empty ones. A fork shares the pieces of memory
 // of its origin until one of the two writes into them; what is shared is counted once.
 //
+// With a ladder, what codec a block gets is a matter of the sequence's length, or bytes: ladder.hpp. Where the pipeline
+// is `async`, append() leaves blocks to a background thread and goes on with the raw rows: encoding.hpp. A later
+// append() of the sequence puts the block in their place; after flush() all is as if it had been encoded at once, to
+// the bit.
+//
 // Threads: one call at a time on an object, and on all that share its memory; each call spreads its heads over the
-// pool. Errors: InputError for shapes and budgets that do not fit, BudgetError where the memory's budget is used up,
-// MethodError for a method that fails, std::bad_alloc. After BudgetError from append() all is as before the call;
-// after any other error from append() or prefill() the sequences of the call are empty.
+// pool. Errors: InputError for shapes and budgets that do not fit, BudgetError where the memory's budget or a
+// sequence's is used up, MethodError for a method that fails, std::bad_alloc. After BudgetError from append() all is as
+// before the call; after any other error from append() or prefill() the sequences of the call are empty, after one from
+// flush() those that it is of.
 #pragma once
 
+#include <functional>
 #include <memory>
-#include <optional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "core/base/arena.hpp"
 #include "core/base/thread_pool.hpp"
-#include "core/cache/head.hpp"
-#include "core/cache/layer.hpp"
-#include "core/cache/pipeline.hpp"
+#include "core/cache/background.hpp"
+#include "core/cache/blocks.hpp"
+#include "core/cache/ladder.hpp"
+#include "core/cache/role.hpp"
+#include "core/cache/workspace.hpp"
 
 namespace kvlab {
-
-// One role's part of a layer: its codec, or none, and the shape of a token.
-struct Role {
-  std::optional<CodecInstance> codec;
-  Dtype dtype;
-  std::uint64_t channels;
-
-  [[nodiscard]] std::uint64_t row_bytes() const { return channels * size_of(dtype); }
-};
-
-// Scratch of one thread.
-struct Workspace {
-  Buffer rows;
-  Buffer more_rows;
-  Buffer encoded;
-  Buffer codec_scratch;
-  Buffer floats;
-  Buffer prepared;
-  std::vector<std::uint32_t> positions;
-  std::vector<std::uint32_t> kept;
-  std::vector<std::uint32_t> survivors;
-};
 
 // What the layers of a model may share.
 struct CacheMemory {
@@ -60,12 +47,16 @@ struct CacheMemory {
   std::vector<Workspace> workspaces;  // a thread
   Buffer parts;                       // of attend
   Buffer parts_left;
+  Background background{arena};  // its thread ends before the arena does
 };
 
 class LayerCache {
  public:
   LayerCache(const Pipeline& pipeline, const LayerShape& shape,
              std::shared_ptr<CacheMemory> memory = std::make_shared<CacheMemory>(), bool decodes = false);
+  ~LayerCache();
+  LayerCache(const LayerCache&) = delete;
+  LayerCache& operator=(const LayerCache&) = delete;
 
   [[nodiscard]] const LayerShape& shape() const { return shape_; }
   [[nodiscard]] std::uint64_t sequences() const { return sequences_.size(); }
@@ -89,6 +80,8 @@ class LayerCache {
   // A cache with selectors evicts by them, and is refused (MethodError, unsupported) unless made with `decodes`.
   void append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
               const KvTensor& values, ThreadPool& pool);
+  // Finishes what append() left: blocks that wait for the background thread, and those to be recoded.
+  void flush(ThreadPool& pool);
 
   // o = softmax(scale q k̂) v̂ over the kept tokens at positions <= the query's, in a layer with window W over those
   // > p - W, by online softmax, all query heads of a KV head in one pass. out: f32 [sequence, query_head, query,
@@ -104,8 +97,10 @@ class LayerCache {
 
   // ---- memory ------------------------------------------------------------------------------------------------------
 
-  // Without the codecs' own state: CacheManager adds it.
+  // Without the codecs' own state: CacheManager adds it. Blocks that the background thread made count once they are
+  // made, beside the raw rows until they are in their place.
   [[nodiscard]] Bytes bytes() const;
+  [[nodiscard]] std::uint64_t bytes_of(std::uint64_t sequence) const;  // what forks share in each of them
   [[nodiscard]] std::uint64_t requested_bytes() const { return memory_->arena.requested(); }  // asked of the allocator
   [[nodiscard]] std::uint64_t reserved_bytes() const { return memory_->arena.reserved(); }    // held by it
 
@@ -124,6 +119,7 @@ class LayerCache {
   struct Sequence {
     std::uint64_t tokens = 0;
     bool live = true;
+    std::uint8_t rung = 0;    // of the pipeline's ladder
     std::vector<Head> heads;  // a KV head
   };
   struct AttendPart {
@@ -137,12 +133,30 @@ class LayerCache {
   [[nodiscard]] Sequence& at(std::uint64_t sequence) {
     return const_cast<Sequence&>(std::as_const(*this).at(sequence));
   }
-  [[nodiscard]] Sequence empty() const { return {0, true, std::vector<Head>(shape_.kv_heads)}; }
+  [[nodiscard]] Sequence empty() const { return {0, true, 0, std::vector<Head>(shape_.kv_heads)}; }
   void fill(std::uint64_t first, std::uint64_t count, const Prefill& input, ThreadPool& pool);
   void check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const;
+  [[nodiscard]] RungRule rule_on(std::uint8_t rung) const;
+  [[nodiscard]] std::uint8_t first_that_fits(std::uint8_t from, const std::string& what,
+                                             const std::function<std::uint64_t(std::uint8_t)>& bytes_on) const;
+  [[nodiscard]] std::uint8_t prefill_rung(std::uint64_t tokens) const;
+  [[nodiscard]] std::uint8_t append_rung(std::uint64_t sequence, std::uint64_t tokens) const;
+  [[nodiscard]] bool recodes(const Sequence& sequence, std::uint8_t rung) const;
+  void finish_before(std::span<const std::uint32_t> sequences, std::span<const std::uint8_t> rungs, ThreadPool& pool);
+  void check_budget(std::span<const std::uint32_t> sequences, std::span<const std::uint8_t> rungs,
+                    std::uint64_t tokens) const;
+  void climb(Sequence& sequence, std::uint8_t rung) const;
+  void grow(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+            const KvTensor& values, ThreadPool& pool);
+  void recode(std::span<const std::uint32_t> sequences, ThreadPool& pool);
+  void hold_budgets(std::span<const std::uint32_t> sequences, ThreadPool& pool);
+  void finish(std::span<const std::uint32_t> sequences, ThreadPool& pool);
+  [[nodiscard]] std::vector<std::uint32_t> those_with(std::span<const std::uint32_t> sequences,
+                                                      bool (*has)(const Head&)) const;
 
   LayerShape shape_;
   Pipeline pipeline_;
+  RungRule rule_;
   std::vector<SelectorInstance> selectors_;  // one a step of the pipeline
   Role keys_;
   Role values_;
@@ -151,13 +165,5 @@ class LayerCache {
   std::vector<Sequence> sequences_;  // after the memory that they are in
   std::vector<AttendPart> attend_parts_;
 };
-
-// How many tokens of a segment are decoded or attended to at a time: aligned to the codec's granule, small enough
-// for the f32 rows to stay in the first-level cache.
-std::uint64_t tile_tokens(const Role& role, const Segment& segment);
-
-// The block as the ABI describes it.
-kvlab_block block_of(const Head& head, std::uint32_t kv_head, const Segment& segment,
-                     std::vector<std::uint32_t>& scratch);
 
 }  // namespace kvlab

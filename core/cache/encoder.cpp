@@ -7,10 +7,9 @@
 
 namespace kvlab {
 
-std::uint64_t chunk_rows(const Role& role, std::uint64_t offset) {
+std::uint64_t chunk_rows(std::uint64_t block, std::uint64_t offset) {
   constexpr std::uint64_t most = 256;
-  if (!role.codec) return most;
-  return std::min(most, role.codec->traits().block_tokens - offset);
+  return block == 0 ? most : std::min(most, block - offset);
 }
 
 // Writing past the caches does not first read the line that is written.
@@ -37,7 +36,7 @@ Segment HeadEncoder::raw(const TokenRows& rows, std::uint64_t first, std::uint64
   copy_rows(piece->data(), rows, count);
   Bytes bytes;
   bytes.uncompressed = count * row;
-  return {first, count, room, piece->data(), count * row, false, bytes, std::move(piece)};
+  return {first, count, room, piece->data(), count * row, false, 0, bytes, std::move(piece)};
 }
 
 void HeadEncoder::extend(Segment& segment, const TokenRows& rows, std::uint64_t count) const {
@@ -56,10 +55,9 @@ void HeadEncoder::extend(Segment& segment, const TokenRows& rows, std::uint64_t 
 }
 
 // A block is written to scratch first, for only then is its size known; what it takes is then a copy within the cache.
-Segment HeadEncoder::block(const TokenRows& rows, const Positions& positions, std::uint64_t first,
-                           std::uint64_t count) const {
-  const CodecInstance& codec = *role_.codec;
-  const auto range = positions.range(first, count, workspace_.positions);
+Segment HeadEncoder::block(std::uint8_t rung, const TokenRows& rows, const Positions::Range& positions,
+                           std::uint64_t first, std::uint64_t count, Promise* room) const {
+  const CodecInstance& codec = role_.codecs[rung];
   const auto element = static_cast<std::int64_t>(size_of(role_.dtype));
   kvlab_encode_in in{};
   in.struct_size = sizeof in;
@@ -70,20 +68,20 @@ Segment HeadEncoder::block(const TokenRows& rows, const Positions& positions, st
   in.view.tokens = count;
   in.view.channels = role_.channels;
   in.view.token_stride = rows.row_step / element;
-  in.positions = range.list;
-  in.first_position = range.first;
+  in.positions = positions.list;
+  in.first_position = positions.first;
   in.scratch = workspace_.codec_scratch.ensure<std::byte>(codec.traits().encode_scratch);
   kvlab_encode_out out{};
   out.struct_size = sizeof out;
   out.capacity = codec.bound(count);
   out.bytes = workspace_.encoded.ensure<std::uint8_t>(out.capacity);
   codec.encode(in, out);
-  return put(out, first, count);
+  return put(out, rung, first, count, room);
 }
 
-bool HeadEncoder::gather(const kvlab_block& block, std::span<const std::uint32_t> keep, std::uint64_t first,
+bool HeadEncoder::gather(const Segment& segment, const kvlab_block& block, std::span<const std::uint32_t> keep,
                          Segment& out) const {
-  const CodecInstance& codec = *role_.codec;
+  const CodecInstance& codec = role_.codec(segment);
   if (!codec.gathers()) return false;
   kvlab_encode_out encoded{};
   encoded.struct_size = sizeof encoded;
@@ -91,15 +89,16 @@ bool HeadEncoder::gather(const kvlab_block& block, std::span<const std::uint32_t
   encoded.bytes = workspace_.encoded.ensure<std::uint8_t>(encoded.capacity);
   void* scratch = workspace_.codec_scratch.ensure<std::byte>(codec.traits().encode_scratch);
   if (!codec.gather(block, keep, encoded, scratch)) return false;
-  out = put(encoded, first, keep.size());
+  out = put(encoded, segment.rung, segment.first, keep.size(), nullptr);
   return true;
 }
 
-Segment HeadEncoder::put(const kvlab_encode_out& out, std::uint64_t first, std::uint64_t count) const {
-  auto piece = arena_.allocate(out.size, out.size);
+Segment HeadEncoder::put(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
+                         Promise* room) const {
+  auto piece = room == nullptr ? arena_.allocate(out.size, out.size) : arena_.allocate(out.size, out.size, *room);
   copy(piece->data(), reinterpret_cast<const std::byte*>(out.bytes), out.size);
   const Bytes bytes{out.parts.payload, out.parts.scales, out.parts.indices, out.parts.bases, 0};
-  return {first, count, count, piece->data(), out.size, true, bytes, std::move(piece)};
+  return {first, count, count, piece->data(), out.size, true, rung, bytes, std::move(piece)};
 }
 
 }  // namespace kvlab

@@ -4,7 +4,8 @@
 
 #include <span>
 
-#include "core/cache/cache.hpp"
+#include "core/cache/role.hpp"
+#include "core/cache/workspace.hpp"
 
 namespace kvlab {
 
@@ -26,15 +27,18 @@ class HeadEncoder {
 
   // Tokens [first, first + count) of the head's kept ones as a raw segment with room for that many, >= count.
   Segment raw(const TokenRows& rows, std::uint64_t first, std::uint64_t count, std::uint64_t room) const;
-  // The same as a block of the codec, which the role has.
-  Segment block(const TokenRows& rows, const Positions& positions, std::uint64_t first, std::uint64_t count) const;
-  // What is left of an encoded block: tokens keep[] of it. False where the codec cannot.
-  bool gather(const kvlab_block& block, std::span<const std::uint32_t> keep, std::uint64_t first, Segment& out) const;
+  // The same as a block of that rung's codec; `positions`: theirs. The memory is out of `room`, where given.
+  Segment block(std::uint8_t rung, const TokenRows& rows, const Positions::Range& positions, std::uint64_t first,
+                std::uint64_t count, Promise* room = nullptr) const;
+  // What is left of an encoded segment: tokens keep[] of it. False where the codec cannot.
+  bool gather(const Segment& segment, const kvlab_block& block, std::span<const std::uint32_t> keep,
+              Segment& out) const;
   // Adds tokens to a raw segment that has the room; a shared piece is copied first.
   void extend(Segment& segment, const TokenRows& rows, std::uint64_t count) const;
 
  private:
-  [[nodiscard]] Segment put(const kvlab_encode_out& out, std::uint64_t first, std::uint64_t count) const;
+  [[nodiscard]] Segment put(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
+                            Promise* room) const;
   void copy_rows(std::byte* to, const TokenRows& rows, std::uint64_t count) const;
   void copy(std::byte* to, const std::byte* from, std::uint64_t bytes) const;
 
@@ -45,7 +49,8 @@ class HeadEncoder {
   bool past_caches_;
 };
 
-// Rows that a raw chunk holds which starts `offset` tokens after a cut: never beyond the next cut.
-std::uint64_t chunk_rows(const Role& role, std::uint64_t offset);
+// Rows that a raw chunk holds which starts `offset` tokens after a cut, where blocks of `block` tokens are cut: never
+// beyond the next cut. 0: no blocks are.
+std::uint64_t chunk_rows(std::uint64_t block, std::uint64_t offset);
 
 }  // namespace kvlab

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/cache/blocks.hpp"
+#include "core/cache/encoding.hpp"
 #include "core/cache/select.hpp"
 
 namespace kvlab {
@@ -10,7 +12,8 @@ namespace kvlab {
 std::uint64_t eviction_step(const Role& keys, const Role& values) {
   std::uint64_t step = 1;
   for (const Role* role : {&keys, &values}) {
-    step = std::max(step, role->codec ? role->codec->traits().block_tokens : std::uint64_t{128});
+    if (!role->coded()) step = std::max(step, std::uint64_t{128});
+    for (const auto& codec : role->codecs) step = std::max(step, codec.traits().block_tokens);
   }
   return step;
 }
@@ -19,7 +22,7 @@ std::uint64_t eviction_capacity(const Role& keys, const Role& values, const Head
   std::uint64_t bytes = Arena::padded(head.positions.tokens() * sizeof(std::uint32_t));
   for (const auto& [role, segments] : {std::pair{&keys, &head.keys}, std::pair{&values, &head.values}}) {
     for (const auto& segment : *segments) bytes += segment.piece->capacity();
-    bytes += Arena::padded(chunk_rows(*role, 0) * role->row_bytes());
+    bytes += Arena::padded(chunk_rows(0, 0) * role->row_bytes());
   }
   for (const auto& scores : head.scores) bytes += Arena::padded(scores.size() * sizeof(float));
   return bytes;
@@ -27,11 +30,13 @@ std::uint64_t eviction_capacity(const Role& keys, const Role& values, const Head
 
 void HeadEvict::run(std::uint64_t total, Head& head) {
   if (selectors_.empty()) return;
+  total_ = total;
   std::uint64_t budget = total;
   for (const auto& step : pipeline_.select) budget = of_budget(step.budget, budget);
   if (head.kept() < budget + eviction_step(keys_, values_)) return;
   choose(total, head);
   mark(head);
+  if (must_settle(head)) settle(keys_, head, arena_, workspace_);
   remove_cells(head);
   rebuild(head);
 }
@@ -73,8 +78,8 @@ void HeadEvict::choose(std::uint64_t total, const Head& head) {
 // Raw tokens go at once, those that some codec holds are dead at first.
 void HeadEvict::mark(const Head& head) {
   std::uint64_t raw_from = 0;
-  if (keys_.codec) raw_from = std::max(raw_from, head.key_cut);
-  if (values_.codec) raw_from = std::max(raw_from, head.value_cut);
+  if (keys_.coded()) raw_from = std::max(raw_from, head.key_cut);
+  if (values_.coded()) raw_from = std::max(raw_from, head.value_cut);
   slots_.assign(positions_.size(), Slot::dead);
   for (const std::uint32_t slot : workspace_.kept) slots_[slot] = Slot::kept;
   for (std::uint64_t slot = raw_from; slot < slots_.size(); ++slot) {
@@ -87,29 +92,57 @@ std::uint64_t HeadEvict::dead_in(std::uint64_t first, std::uint64_t end) const {
                                                slots_.begin() + static_cast<std::ptrdiff_t>(end), Slot::dead));
 }
 
-void HeadEvict::remove_cells(const Head& head) {
-  if (!keys_.codec && !values_.codec) return;
+// Ends of the cells: slots between cuts that all codecs have in common.
+std::vector<std::uint64_t> HeadEvict::cells(const Head& head) const {
   const auto ends = [](const Role& role, const std::vector<Segment>& segments, std::uint64_t cut) {
     std::vector<std::uint64_t> all;
-    for (const auto& segment : segments) {
-      if (role.codec && segment.first < cut) all.push_back(segment.first + segment.tokens);
+    for (std::size_t i = 0; i < segments.size(); ++i) {
+      if (!role.coded() || segments[i].first >= cut) continue;
+      // The chunks of a block that is being encoded have no cut between them.
+      const Encoding* encoding = segments[i].encoding;
+      const bool goes_on = encoding != nullptr && i + 1 < segments.size() && segments[i + 1].encoding == encoding;
+      if (!goes_on) all.push_back(segments[i].first + segments[i].tokens);
     }
     return all;
   };
   std::vector<std::uint64_t> cuts = ends(keys_, head.keys, head.key_cut);
   const std::vector<std::uint64_t> value_cuts = ends(values_, head.values, head.value_cut);
-  if (!keys_.codec) cuts = value_cuts;
-  if (keys_.codec && values_.codec) {
-    std::vector<std::uint64_t> common;
-    std::set_intersection(cuts.begin(), cuts.end(), value_cuts.begin(), value_cuts.end(), std::back_inserter(common));
-    cuts = common;
-  }
+  if (!keys_.coded()) return value_cuts;
+  if (!values_.coded()) return cuts;
+  std::vector<std::uint64_t> common;
+  std::set_intersection(cuts.begin(), cuts.end(), value_cuts.begin(), value_cuts.end(), std::back_inserter(common));
+  return common;
+}
+
+bool HeadEvict::compacts(std::uint64_t first, std::uint64_t end) const {
+  const std::uint64_t dead = dead_in(first, end);
+  return dead > 0 && 2 * dead >= end - first;
+}
+
+// What is being encoded stays so, unless it is to be compacted; where blocks are recoded cuts move.
+bool HeadEvict::must_settle(const Head& head) const {
+  if (head.encodings.empty()) return false;
+  if (std::any_of(head.encodings.begin(), head.encodings.end(), [](const auto& e) { return e->recodes(); }))
+    return true;
+  const auto encoded_in = [](const std::vector<Segment>& segments, std::uint64_t first, std::uint64_t end) {
+    return std::any_of(segments.begin(), segments.end(),
+                       [&](const Segment& s) { return s.encoding != nullptr && s.first >= first && s.first < end; });
+  };
   std::uint64_t first = 0;
-  for (const std::uint64_t end : cuts) {
+  for (const std::uint64_t end : cells(head)) {
+    if (compacts(first, end) && (encoded_in(head.keys, first, end) || encoded_in(head.values, first, end))) return true;
+    first = end;
+  }
+  return false;
+}
+
+void HeadEvict::remove_cells(const Head& head) {
+  std::uint64_t first = 0;
+  for (const std::uint64_t end : cells(head)) {
     const std::uint64_t dead = dead_in(first, end);
-    const bool compacts = dead > 0 && 2 * dead >= end - first;
-    if (compacts && (dead == end - first || (gather_cell(keys_, head, head.keys, first, end, gathered_keys_) &&
-                                             gather_cell(values_, head, head.values, first, end, gathered_values_)))) {
+    if (compacts(first, end) &&
+        (dead == end - first || (gather_cell(keys_, head, head.keys, first, end, gathered_keys_) &&
+                                 gather_cell(values_, head, head.values, first, end, gathered_values_)))) {
       for (std::uint64_t slot = first; slot < end; ++slot) {
         if (slots_[slot] == Slot::dead) slots_[slot] = Slot::removed;
       }
@@ -121,7 +154,7 @@ void HeadEvict::remove_cells(const Head& head) {
 // The blocks of a cell without their dead; raw segments are compacted when the role is rebuilt.
 bool HeadEvict::gather_cell(const Role& role, const Head& head, const std::vector<Segment>& segments,
                             std::uint64_t first, std::uint64_t end, std::vector<Segment>& gathered) {
-  if (!role.codec) return true;
+  if (!role.coded()) return true;
   const std::size_t before = gathered.size();
   for (const auto& segment : segments) {
     if (segment.first < first || segment.first >= end || !segment.encoded) continue;
@@ -132,7 +165,7 @@ bool HeadEvict::gather_cell(const Role& role, const Head& head, const std::vecto
     if (keep.empty() || keep.size() == segment.tokens) continue;
     const kvlab_block block = block_of(head, kv_head_, segment, workspace_.positions);
     Segment left{};
-    if (!HeadEncoder(role, kv_head_, arena_, workspace_, false).gather(block, keep, segment.first, left)) {
+    if (!HeadEncoder(role, kv_head_, arena_, workspace_, false).gather(segment, block, keep, left)) {
       gathered.resize(before);
       return false;
     }
@@ -202,7 +235,7 @@ void HeadEvict::rebuild_role(const Role& role, std::uint64_t& cut, std::vector<S
   };
   // Raw tokens behind the cut are laid out anew, so that the next block is cut where it would be.
   const auto tail = std::find_if(segments.begin(), segments.end(), [&](const Segment& s) {
-    return role.codec && !s.encoded && s.first >= std::max(cut, pipeline_.sinks);
+    return role.coded() && !s.encoded && s.first >= std::max(cut, pipeline_.sinks);
   });
   for (auto segment = segments.begin(); segment != tail; ++segment) {
     const auto removed = static_cast<std::uint64_t>(removed_in(*segment));
@@ -217,7 +250,7 @@ void HeadEvict::rebuild_role(const Role& role, std::uint64_t& cut, std::vector<S
       put(encoder.raw({rows, row}, next, tokens, tokens));
     }
   }
-  if (role.codec) {
+  if (role.coded()) {
     const auto below = slots_.begin() + static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(cut, slots_.size()));
     cut -= static_cast<std::uint64_t>(std::count(slots_.begin(), below, Slot::removed));
   }
@@ -226,10 +259,10 @@ void HeadEvict::rebuild_role(const Role& role, std::uint64_t& cut, std::vector<S
   } else {
     std::uint64_t tokens = 0;
     const std::byte* rows = rows_left(role, std::span(&*tail, static_cast<std::size_t>(segments.end() - tail)), tokens);
-    const std::uint64_t block = role.codec->traits().block_tokens;
+    const std::uint64_t block = role.block_tokens(rule_.at(total_));
     const std::uint64_t start = std::max(cut, pipeline_.sinks);
     for (std::uint64_t done = 0; done < tokens;) {
-      const std::uint64_t room = chunk_rows(role, (next - start) % block);
+      const std::uint64_t room = chunk_rows(block, (next - start) % block);
       const std::uint64_t now = std::min(room, tokens - done);
       put(encoder.raw(TokenRows{rows, row}.from(done), next, now, room));
       done += now;

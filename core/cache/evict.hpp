@@ -14,16 +14,18 @@
 #include <span>
 
 #include "core/cache/encoder.hpp"
+#include "core/cache/ladder.hpp"
 #include "core/cache/pipeline.hpp"
 
 namespace kvlab {
 
 class HeadEvict {
  public:
-  HeadEvict(const Pipeline& pipeline, std::span<const SelectorInstance> selectors, const LayerShape& shape,
-            const Role& keys, const Role& values, Arena& arena, Workspace& workspace, std::uint32_t sequence,
-            std::uint32_t kv_head)
+  HeadEvict(const Pipeline& pipeline, const RungRule& rule, std::span<const SelectorInstance> selectors,
+            const LayerShape& shape, const Role& keys, const Role& values, Arena& arena, Workspace& workspace,
+            std::uint32_t sequence, std::uint32_t kv_head)
       : pipeline_(pipeline),
+        rule_(rule),
         selectors_(selectors),
         shape_(shape),
         keys_(keys),
@@ -42,6 +44,9 @@ class HeadEvict {
   [[nodiscard]] std::uint64_t of_budget(const Budget& budget, std::uint64_t present) const;
   void choose(std::uint64_t total, const Head& head);
   void mark(const Head& head);
+  [[nodiscard]] std::vector<std::uint64_t> cells(const Head& head) const;
+  [[nodiscard]] bool compacts(std::uint64_t first, std::uint64_t end) const;
+  [[nodiscard]] bool must_settle(const Head& head) const;
   void remove_cells(const Head& head);
   bool gather_cell(const Role& role, const Head& head, const std::vector<Segment>& segments, std::uint64_t first,
                    std::uint64_t end, std::vector<Segment>& gathered);
@@ -53,6 +58,7 @@ class HeadEvict {
   std::byte* rows_left(const Role& role, std::span<const Segment> segments, std::uint64_t& tokens);
 
   const Pipeline& pipeline_;
+  const RungRule& rule_;
   std::span<const SelectorInstance> selectors_;
   const LayerShape& shape_;
   const Role& keys_;
@@ -61,6 +67,7 @@ class HeadEvict {
   Workspace& workspace_;
   std::uint32_t sequence_;
   std::uint32_t kv_head_;
+  std::uint64_t total_ = 0;
   std::vector<std::uint32_t> positions_;  // of the slots
   std::vector<Slot> slots_;
   std::vector<Segment> gathered_keys_;  // compacted blocks, by their old first slot

@@ -11,6 +11,9 @@
 // Where selectors evict tokens while others come, those of encoded blocks stay in their slots until the block is half
 // empty: dead, masked, and still counted. "Kept tokens" above are slots then. What is evicted among raw tokens is gone.
 //
+// A block that waits for a background thread is still its raw chunks, before the cut, with the encoding that will take
+// their place (encoding.hpp); so are encoded blocks that are being recoded.
+//
 // Memory is pieces of an arena. A fork copies this table and shares the pieces; whoever writes into one that is shared
 // copies it first.
 #pragma once
@@ -44,15 +47,19 @@ struct Bytes {
   }
 };
 
+class Encoding;
+
 struct Segment {
-  std::uint64_t first;  // of the kept tokens
-  std::uint64_t tokens;
-  std::uint64_t room;     // tokens that it may grow to; a block's are its own
-  const std::byte* data;  // raw: rows in the workload's dtype; else a block of the codec
-  std::uint64_t size;
-  bool encoded;
-  Bytes bytes;  // `size`, broken down
+  std::uint64_t first = 0;  // of the kept tokens
+  std::uint64_t tokens = 0;
+  std::uint64_t room = 0;           // tokens that it may grow to; a block's are its own
+  const std::byte* data = nullptr;  // raw: rows in the workload's dtype; else a block of the codec
+  std::uint64_t size = 0;
+  bool encoded = false;
+  std::uint8_t rung = 0;  // whose codec encoded it
+  Bytes bytes;            // `size`, broken down
   std::shared_ptr<Piece> piece;
+  const Encoding* encoding = nullptr;  // the head's that will take its place
 };
 
 struct Head {
@@ -61,8 +68,10 @@ struct Head {
   std::vector<ArenaArray<float>> scores;  // a selector: of each slot, where it reads more than positions; counted
   std::vector<Segment> keys;
   std::vector<Segment> values;
-  std::uint64_t key_cut = 0;  // kept tokens before which all is sinks or encoded
+  std::uint64_t key_cut = 0;  // kept tokens before which all is sinks, encoded or being encoded
   std::uint64_t value_cut = 0;
+  std::vector<std::shared_ptr<Encoding>> encodings;  // under way; forks share them, and what they give
+  bool stale = false;                                // has blocks to be recoded
 
   [[nodiscard]] std::uint64_t kept() const { return positions.tokens() - dead; }
 };

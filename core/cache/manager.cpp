@@ -4,6 +4,23 @@
 #include <string>
 
 namespace kvlab {
+namespace {
+
+// A layer's part of a sequence's budget is its part of a token's raw bytes.
+Pipeline share_of(const Pipeline& pipeline, std::span<const LayerShape> layers, const LayerShape& layer) {
+  const auto raw = [](const LayerShape& shape) {
+    return std::uint64_t{shape.kv_heads} * (shape.head_dim_keys + shape.head_dim_values) * size_of(shape.dtype);
+  };
+  std::uint64_t all = 0;
+  for (const auto& shape : layers) all += raw(shape);
+  Pipeline own = pipeline;
+  own.bytes_per_sequence = static_cast<std::uint64_t>(static_cast<double>(pipeline.bytes_per_sequence) *
+                                                      static_cast<double>(raw(layer)) / static_cast<double>(all));
+  if (pipeline.bytes_per_sequence > 0) own.bytes_per_sequence = std::max<std::uint64_t>(1, own.bytes_per_sequence);
+  return own;
+}
+
+}  // namespace
 
 CacheManager::CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, const CacheOptions& options)
     : memory_(std::make_shared<CacheMemory>(options.budget)) {
@@ -12,8 +29,12 @@ CacheManager::CacheManager(const Pipeline& pipeline, std::span<const LayerShape>
       throw InputError("layer " + std::to_string(shape.layer) + " has batch " + std::to_string(shape.batch) +
                        ", the first has " + std::to_string(layers.front().batch));
     }
-    layers_.push_back(std::make_unique<LayerCache>(pipeline, shape, memory_, options.decodes));
+    layers_.push_back(std::make_unique<LayerCache>(share_of(pipeline, layers, shape), shape, memory_, options.decodes));
   }
+}
+
+void CacheManager::flush(ThreadPool& pool) {
+  for (const auto& layer : layers_) layer->flush(pool);
 }
 
 std::uint32_t CacheManager::add() {
@@ -43,13 +64,14 @@ Bytes CacheManager::bytes() const {
   for (const auto& layer : layers_) {
     sum += layer->bytes();
     for (const Role* role : {&layer->keys(), &layer->values()}) {
-      if (!role->codec) continue;
-      const kvlab_codec_traits& traits = role->codec->traits();
-      if (traits.state_key != 0) {
-        if (std::find(shared.begin(), shared.end(), traits.state_key) != shared.end()) continue;
-        shared.push_back(traits.state_key);
+      for (const auto& codec : role->codecs) {
+        const kvlab_codec_traits& traits = codec.traits();
+        if (traits.state_key != 0) {
+          if (std::find(shared.begin(), shared.end(), traits.state_key) != shared.end()) continue;
+          shared.push_back(traits.state_key);
+        }
+        sum.bases += traits.state_bytes;
       }
-      sum.bases += traits.state_bytes;
     }
   }
   return sum;

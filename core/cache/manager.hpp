@@ -53,6 +53,8 @@ class CacheManager {
               const KvTensor& values, ThreadPool& pool) {
     this->layer(layer).append(sequences, tokens, keys, values, pool);
   }
+  // Finishes what append() left to the background thread, in all layers.
+  void flush(ThreadPool& pool);
   void attend(std::size_t layer, std::span<const std::uint32_t> sequences, const float* queries,
               std::span<const std::uint32_t> positions, float* out, ThreadPool& pool) {
     this->layer(layer).attend(sequences, queries, positions, out, pool);

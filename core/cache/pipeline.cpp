@@ -15,6 +15,11 @@ std::uint64_t Budget::of(std::uint64_t present) const {
   return std::min(present, std::max<std::uint64_t>(1, static_cast<std::uint64_t>(wanted)));
 }
 
+std::vector<Rung> Pipeline::rungs() const {
+  if (!ladder.empty()) return ladder;
+  return {Rung{0, keys, values, false}};
+}
+
 std::uint64_t Pipeline::kept_of(std::uint64_t tokens) const {
   std::uint64_t present = tokens;
   for (const auto& step : select) {

@@ -25,12 +25,33 @@ struct SelectStep {
   Budget budget;
 };
 
+inline constexpr std::size_t most_rungs = 16;
+
+// A codec a role; a role with none stays raw.
+struct Rung {
+  std::uint64_t above_tokens = 0;  // the sequence has more than that many; of the first rung 0, then ascending
+  std::optional<MethodSpec> keys;
+  std::optional<MethodSpec> values;
+  bool recode = false;  // once a sequence has come here its older blocks are recoded, a few at each append
+};
+
 struct Pipeline {
   std::uint64_t sinks = 0;  // the first tokens: always kept, stored raw
   std::uint64_t tail = 0;   // the last tokens: likewise
   std::vector<SelectStep> select;
   std::optional<MethodSpec> keys;    // none: stays raw
   std::optional<MethodSpec> values;  // none: stays raw
+  // In place of keys and values, codecs that change as a sequence grows, at most most_rungs. A role is raw on all rungs
+  // or on none.
+  std::vector<Rung> ladder;
+  // Above 0: a sequence is on the mildest (first) rung with which it takes no more than this, sinks, tail and positions
+  // included; past it, it goes to the next one and is recoded. Of the whole model: a layer has its share.
+  std::uint64_t bytes_per_sequence = 0;
+  // Blocks are encoded by a background thread while queries read the raw rows.
+  bool async = false;
+
+  // The rungs: the ladder, or the one of keys and values.
+  [[nodiscard]] std::vector<Rung> rungs() const;
 
   // Tokens that a KV head keeps of a prefill. Throws InputError where a budget is below sinks + tail.
   [[nodiscard]] std::uint64_t kept_of(std::uint64_t tokens) const;

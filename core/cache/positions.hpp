@@ -16,7 +16,8 @@
 
 namespace kvlab {
 
-inline constexpr std::uint32_t evicted = std::uint32_t{1} << 31;  // no sequence has more tokens
+inline constexpr std::uint64_t most_tokens = std::uint64_t{1} << 31;  // of a sequence
+inline constexpr std::uint32_t evicted = std::uint32_t{1} << 31;
 
 class Positions {
  public:

@@ -15,15 +15,19 @@ bool contiguous(std::span<const std::uint32_t> positions) {
 }
 
 std::uint64_t role_capacity(const Role& role, std::uint64_t sinks, std::uint64_t tail, std::uint64_t kept) {
-  if (!role.codec) return Arena::padded(kept * role.row_bytes());
+  if (!role.coded()) return Arena::padded(kept * role.row_bytes());
   const std::uint64_t raw = std::min(sinks + tail, kept);
-  const std::uint64_t block = role.codec->traits().block_tokens;
   const std::uint64_t coded = kept - raw;
-  const std::uint64_t chunk = chunk_rows(role, 0);
-  std::uint64_t bytes = (raw + chunk + tail / chunk) * role.row_bytes() + (2 + tail / chunk) * Arena::alignment;
-  if (coded >= block) bytes += coded / block * Arena::padded(role.codec->bound(block));
-  if (coded % block != 0) bytes += Arena::padded(role.codec->bound(coded % block));
-  return bytes;
+  std::uint64_t most = 0;  // of the rungs
+  for (const auto& codec : role.codecs) {
+    const std::uint64_t block = codec.traits().block_tokens;
+    const std::uint64_t chunk = chunk_rows(block, 0);
+    std::uint64_t bytes = (raw + chunk + tail / chunk) * role.row_bytes() + (2 + tail / chunk) * Arena::alignment;
+    if (coded >= block) bytes += coded / block * Arena::padded(codec.bound(block));
+    if (coded % block != 0) bytes += Arena::padded(codec.bound(coded % block));
+    most = std::max(most, bytes);
+  }
+  return most;
 }
 
 }  // namespace
@@ -46,6 +50,7 @@ HeadPrefill::HeadPrefill(const Pipeline& pipeline, std::span<const SelectorInsta
       workspace_(workspace),
       sequence_(sequence),
       kv_head_(kv_head),
+      rule_(options.rule),
       past_caches_(options.past_caches),
       keep_scores_(options.keep_scores),
       kept_(workspace.kept) {}
@@ -132,19 +137,27 @@ std::uint64_t HeadPrefill::store(const Role& role, const KvTensor& tensor, const
     return rows(tensor, role.channels, kept.subspan(first, count), workspace_.rows);
   };
   const std::uint64_t total = kept.size();
-  const std::uint64_t sinks = role.codec ? std::min(pipeline_.sinks, total) : total;
-  const std::uint64_t tail = role.codec ? std::min(pipeline_.tail, total - sinks) : 0;
-  const std::uint64_t cut = total - tail;
+  const std::uint64_t sinks = role.coded() ? std::min(pipeline_.sinks, total) : total;
+  const std::uint64_t tail = role.coded() ? std::min(pipeline_.tail, total - sinks) : 0;
   if (sinks > 0) {
-    segments.push_back(encoder.raw(rows_of(0, sinks), 0, sinks, role.codec ? pipeline_.sinks : sinks));
+    segments.push_back(encoder.raw(rows_of(0, sinks), 0, sinks, role.coded() ? pipeline_.sinks : sinks));
   }
-  const std::uint64_t block = role.codec ? role.codec->traits().block_tokens : 1;
-  for (std::uint64_t first = sinks; first < cut; first += block) {
-    const std::uint64_t count = std::min(block, cut - first);
-    segments.push_back(encoder.block(rows_of(first, count), positions, first, count));
+  const auto add_block = [&](std::uint8_t rung, std::uint64_t first, std::uint64_t count) {
+    const auto range = positions.range(first, count, workspace_.positions);
+    segments.push_back(encoder.block(rung, rows_of(first, count), range, first, count));
+  };
+  std::uint64_t cut = sinks;
+  if (role.coded()) {
+    while (const auto next = next_block(rule_, role, cut, tail, total, input_.tokens - total)) {
+      add_block(next->rung, cut, next->tokens);
+      cut += next->tokens;
+    }
+    if (cut < total - tail) add_block(rule_.at(input_.tokens), cut, total - tail - cut);
+    cut = total - tail;
   }
+  const std::uint64_t block = role.coded() ? role.block_tokens(rule_.at(input_.tokens)) : 1;
   for (std::uint64_t first = cut; first < total;) {
-    const std::uint64_t room = chunk_rows(role, (first - cut) % block);
+    const std::uint64_t room = chunk_rows(block, (first - cut) % block);
     const std::uint64_t count = std::min(room, total - first);
     segments.push_back(encoder.raw(rows_of(first, count), first, count, room));
     first += count;

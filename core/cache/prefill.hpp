@@ -5,10 +5,12 @@
 
 #include "core/cache/cache.hpp"
 #include "core/cache/encoder.hpp"
+#include "core/cache/ladder.hpp"
 
 namespace kvlab {
 
 struct PrefillOptions {
+  const RungRule& rule;      // which codec a block gets
   bool past_caches = false;  // what is written will not be found in a cache when it is read
   bool keep_scores = false;  // for eviction as more tokens come
 };
@@ -40,6 +42,7 @@ class HeadPrefill {
   Workspace& workspace_;
   std::uint64_t sequence_;
   std::uint32_t kv_head_;
+  const RungRule& rule_;
   bool past_caches_;
   bool keep_scores_;
   std::vector<std::uint32_t>& kept_;  // the workspace's: positions that are still present

@@ -12,13 +12,11 @@
 namespace kvlab {
 namespace {
 
-Role scalar_role(const std::optional<MethodSpec>& spec, const LayerShape& shape, std::uint32_t role) {
-  Role made{std::nullopt, shape.dtype, role == KVLAB_ROLE_KEYS ? shape.head_dim_keys : shape.head_dim_values};
-  if (!spec) return made;
+Role scalar_role(const Pipeline& pipeline, const LayerShape& shape, std::uint32_t role) {
   std::optional<std::string> before;
   if (const char* name = std::getenv("KVLAB_ISA"); name != nullptr) before = name;
   setenv("KVLAB_ISA", name_of(Isa::scalar), 1);  // what an instance asks for when it is made
-  made.codec.emplace(*spec, shape.describe(role));
+  Role made = make_role(pipeline, shape, role);
   if (before) {
     setenv("KVLAB_ISA", before->c_str(), 1);
   } else {
@@ -31,10 +29,9 @@ Role scalar_role(const std::optional<MethodSpec>& spec, const LayerShape& shape,
 template <class Body>
 void for_rows(const Role& role, const Head& head, std::uint32_t kv_head, const std::vector<Segment>& segments,
               Workspace& workspace, Body&& body) {
-  float* row =
-      workspace.more_rows.ensure<float>(role.channels * (role.codec ? role.codec->traits().decode_granule : 1));
   for (const auto& segment : segments) {
-    const std::uint64_t step = segment.encoded ? role.codec->traits().decode_granule : 1;
+    const std::uint64_t step = segment.encoded ? role.codec(segment).traits().decode_granule : 1;
+    float* row = workspace.more_rows.ensure<float>(role.channels * step);
     for (std::uint64_t t = 0; t < segment.tokens; t += step) {
       const std::uint64_t count = std::min(step, segment.tokens - t);
       LayerCache::decode(role, head, kv_head, segment, segment.first + t, count, row, workspace);
@@ -46,8 +43,7 @@ void for_rows(const Role& role, const Head& head, std::uint32_t kv_head, const s
 }  // namespace
 
 PlainAttention::PlainAttention(const Pipeline& pipeline, const LayerShape& shape)
-    : keys_(scalar_role(pipeline.keys, shape, KVLAB_ROLE_KEYS)),
-      values_(scalar_role(pipeline.values, shape, KVLAB_ROLE_VALUES)) {}
+    : keys_(scalar_role(pipeline, shape, KVLAB_ROLE_KEYS)), values_(scalar_role(pipeline, shape, KVLAB_ROLE_VALUES)) {}
 
 void PlainAttention::attend(const LayerCache& cache, const float* queries, float* out, ThreadPool& pool) {
   const LayerShape& shape = cache.shape();

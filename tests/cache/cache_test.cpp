@@ -67,7 +67,7 @@ std::vector<float> attend(LayerCache& cache, const Data& data, ThreadPool& pool)
 std::uint64_t state_of(const LayerCache& cache) {
   std::uint64_t bytes = 0;
   for (const Role* role : {&cache.keys(), &cache.values()})
-    bytes += role->codec ? role->codec->traits().state_bytes : 0;
+    for (const auto& codec : role->codecs) bytes += codec.traits().state_bytes;
   return bytes;
 }
 

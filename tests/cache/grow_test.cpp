@@ -15,16 +15,6 @@ namespace {
 
 using namespace test;
 
-std::vector<std::byte> all_bytes(const LayerCache& cache, std::uint32_t sequence) {
-  std::vector<std::byte> bytes;
-  for (std::uint32_t h = 0; h < cache.shape().kv_heads; ++h) {
-    for (const auto* segments : {&cache.head(sequence, h).keys, &cache.head(sequence, h).values}) {
-      for (const auto& segment : *segments) bytes.insert(bytes.end(), segment.data, segment.data + segment.size);
-    }
-  }
-  return bytes;
-}
-
 // Where the cuts coincide, growing is one prefill: the same bytes, the same attention.
 TEST(Grow, EqualsOnePrefillWhereCutsCoincide) {
   ThreadPool pool(2);
@@ -33,6 +23,7 @@ TEST(Grow, EqualsOnePrefillWhereCutsCoincide) {
     for (const std::uint64_t start : {0U, 128U, 384U}) {
       if (name == "low_rank" && start != 0) continue;  // blocks of 300 and 128
       if (!pipeline.select.empty()) continue;          // evicting by blocks is not selecting at once
+      if (name.starts_with("recoded")) continue;       // what is encoded twice is not what was encoded once
       for (const std::uint64_t step : {1U, 7U, 128U, 1000U}) {
         SCOPED_TRACE(name + ", from " + std::to_string(start) + " by " + std::to_string(step));
         const std::uint64_t first = start == 0 ? 0 : start + pipeline.sinks + pipeline.tail;

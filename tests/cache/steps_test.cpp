@@ -8,7 +8,7 @@
 #include <numeric>
 #include <random>
 
-#include "tests/cache/growing.hpp"
+#include "tests/cache/life.hpp"
 
 namespace kvlab {
 namespace {
@@ -22,64 +22,12 @@ TEST(Grow, RandomStepsHoldAgainstAPlainModel) {
     SCOPED_TRACE(name);
     LayerShape shape = test::shape(2, 2, 4, 16, Dtype::bf16);
     CacheManager cache(pipeline, std::span(&shape, 1), {.decodes = true});
-    Model model(shape, 11);
-    auto& engine = model.engine();
-    std::map<std::uint32_t, Given> given{{0, {}}, {1, {}}};
+    Life life(pipeline, shape, {&cache}, 11);
     for (int step = 0; step < 1500; ++step) {
-      auto chosen = given.begin();
-      std::advance(chosen, static_cast<std::ptrdiff_t>(engine() % given.size()));
-      const std::uint32_t sequence = chosen->first;
-      const std::uint64_t what = engine() % 20;
-      if (what == 0) {
-        std::uint64_t tokens = engine() % 400;
-        if (!pipeline.select.empty() && tokens < 80) tokens = 0;  // a prefill refuses a budget below sinks and tail
-        chosen->second = {};
-        const auto keys = model.draw(tokens, 16, chosen->second.keys);
-        const auto values = model.draw(tokens, 16, chosen->second.values);
-        cache.prefill(0, sequence, {tokens, tensor(keys, shape, tokens, 16), tensor(values, shape, tokens, 16), {}},
-                      pool);
-      } else if (what < 14) {
-        const std::uint64_t tokens = what < 11 ? 1 + engine() % 4 : engine() % 150;
-        const auto keys = model.draw(tokens, 16, chosen->second.keys);
-        const auto values = model.draw(tokens, 16, chosen->second.values);
-        cache.append(0, std::span(&sequence, 1), tokens, tensor(keys, shape, tokens, 16),
-                     tensor(values, shape, tokens, 16), pool);
-      } else if (what == 14 && given.size() < 5) {
-        const Given copy = chosen->second;
-        given[cache.fork(sequence)] = copy;
-      } else if (what == 15) {
-        cache.clear(sequence);
-        chosen->second = {};
-      } else if (what == 16 && given.size() > 1) {
-        cache.remove(sequence);
-        given.erase(chosen);
-      } else if (what == 17 && given.size() < 5) {
-        given[cache.add()] = {};
-      } else {
-        const std::uint64_t tokens = cache.layer(0).tokens(sequence);
-        std::vector<std::uint32_t> positions;  // the last few tokens' own, and one after all
-        for (std::uint64_t back = std::min<std::uint64_t>(2, tokens); back-- > 0;) {
-          positions.push_back(static_cast<std::uint32_t>(tokens - 1 - back));
-        }
-        positions.push_back(static_cast<std::uint32_t>(tokens + 3));
-        const std::vector<float> queries = model.queries(positions.size());
-        std::vector<float> out(4 * positions.size() * 16);
-        cache.attend(0, std::span(&sequence, 1), queries.data(), positions, out.data(), pool);
-        // Values that cancel leave little to be relative to.
-        ASSERT_LT(test::relative(out, reference(cache.layer(0), sequence, queries, positions)), 1e-3)
-            << "step " << step;
-      }
+      life.step(pool);
+      ASSERT_FALSE(testing::Test::HasFatalFailure()) << "step " << step;
       ASSERT_EQ(cache.bytes().total(), cache.requested_bytes()) << "step " << step;
-      if (step % 10 == 0) {
-        for (const auto& [id, rows] : given) {
-          const std::uint64_t tokens = cache.layer(0).tokens(id);
-          std::uint64_t budget = tokens;
-          for (const auto& select : pipeline.select) {
-            budget = std::max(select.budget.of(budget), std::min(budget, pipeline.sinks + pipeline.tail));
-          }
-          expect_holds(cache.layer(0), id, rows, 0.45, budget + 300);
-        }
-      }
+      if (step % 10 == 0) life.expect_all_hold(cache);
     }
   }
 }

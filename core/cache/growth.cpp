@@ -1,0 +1,241 @@
+// LayerCache: tokens that come one after another.
+#include <algorithm>
+#include <numeric>
+#include <string>
+
+#include "core/base/error.hpp"
+#include "core/cache/append.hpp"
+#include "core/cache/cache.hpp"
+#include "core/cache/encoding.hpp"
+#include "core/cache/evict.hpp"
+
+namespace kvlab {
+namespace {
+
+bool unfinished(const Head& head) { return head.stale || !head.encodings.empty(); }
+
+bool failed(const Head& head) {
+  return std::any_of(head.encodings.begin(), head.encodings.end(), [](const auto& e) { return e->failed(); });
+}
+
+}  // namespace
+
+void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
+  if (!selectors_.empty() && !decodes_) {
+    throw MethodError(KVLAB_UNSUPPORTED, "this cache was not made to decode: it kept no scores to evict by");
+  }
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    if (std::find(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), sequences[i]) !=
+        sequences.begin() + static_cast<std::ptrdiff_t>(i)) {
+      throw InputError("sequence " + std::to_string(sequences[i]) + " is named twice");
+    }
+    if (at(sequences[i]).tokens + tokens > most_tokens) {
+      throw InputError("sequence " + std::to_string(sequences[i]) + " would have more than 2^31 tokens");
+    }
+  }
+}
+
+void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+                        const KvTensor& values, ThreadPool& pool) {
+  check_append(sequences, tokens);
+  if (tokens == 0) return;
+  memory_->workspaces.resize(std::max(memory_->workspaces.size(), pool.threads()));
+  std::vector<std::uint8_t> rungs;
+  for (const std::uint32_t id : sequences) rungs.push_back(append_rung(id, tokens));
+  finish_before(sequences, rungs, pool);
+  check_budget(sequences, rungs, tokens);
+  for (std::size_t i = 0; i < sequences.size(); ++i) climb(sequences_[sequences[i]], rungs[i]);
+  try {
+    grow(sequences, tokens, keys, values, pool);
+    recode(sequences, pool);
+    hold_budgets(sequences, pool);
+  } catch (...) {
+    for (const std::uint32_t sequence : sequences) sequences_[sequence] = empty();
+    throw;
+  }
+}
+
+// Throws BudgetError where what is appended may not fit.
+void LayerCache::check_budget(std::span<const std::uint32_t> sequences, std::span<const std::uint8_t> rungs,
+                              std::uint64_t tokens) const {
+  std::uint64_t needed = 0;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const Sequence& sequence = at(sequences[i]);
+    const RungRule rule = rule_on(rungs[i]);
+    for (const Head& head : sequence.heads) {
+      needed += append_capacity(pipeline_, rule, keys_, values_, head, sequence.tokens, tokens);
+      if (!selectors_.empty()) needed += eviction_capacity(keys_, values_, head);
+    }
+  }
+  memory_->arena.check(needed + needed / 4);  // a piece may be a quarter larger than was asked for
+}
+
+void LayerCache::grow(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+                      const KvTensor& values, ThreadPool& pool) {
+  CacheMemory& memory = *memory_;
+  const auto step = static_cast<std::int64_t>(size_of(shape_.dtype));
+  pool.parallel_for(sequences.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
+    const std::uint64_t i = index / shape_.kv_heads;
+    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
+    Sequence& sequence = sequences_[sequences[i]];
+    Workspace& workspace = memory.workspaces[thread];
+    Head& head = sequence.heads[kv_head];
+    const NewTokens rows{{keys.head(i, kv_head, shape_.dtype), keys.token_stride * step},
+                         {values.head(i, kv_head, shape_.dtype), values.token_stride * step},
+                         static_cast<std::uint32_t>(sequence.tokens),
+                         tokens};
+    const RungRule rule = rule_on(sequence.rung);
+    HeadAppend append(pipeline_, rule, keys_, values_, memory.arena, pipeline_.async ? &memory.background : nullptr,
+                      workspace, kv_head);
+    append.score(selectors_, shape_, sequences[i], rows, head);
+    append.run(rows, head);
+    HeadEvict(pipeline_, rule, selectors_, shape_, keys_, values_, memory.arena, workspace, sequences[i], kv_head)
+        .run(sequence.tokens + tokens, head);
+  });
+  for (const std::uint32_t sequence : sequences) sequences_[sequence].tokens += tokens;
+}
+
+// A few stale blocks of each head, after all of them have grown: growing was promised the memory first.
+void LayerCache::recode(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
+  const auto stale = those_with(sequences, [](const Head& head) { return head.stale; });
+  if (stale.empty()) return;
+  pool.parallel_for(stale.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
+    Sequence& sequence = sequences_[stale[index / shape_.kv_heads]];
+    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
+    Head& head = sequence.heads[kv_head];
+    if (!head.stale) return;
+    const RungRule rule = rule_on(sequence.rung);
+    HeadAppend(pipeline_, rule, keys_, values_, memory_->arena, pipeline_.async ? &memory_->background : nullptr,
+               memory_->workspaces[thread], kv_head)
+        .recode(head);
+  });
+}
+
+// A sequence above its budget cannot wait for what is under way.
+void LayerCache::hold_budgets(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
+  if (pipeline_.bytes_per_sequence == 0) return;
+  auto above = those_with(sequences, unfinished);
+  std::erase_if(above, [&](std::uint32_t id) { return bytes_of(id) <= pipeline_.bytes_per_sequence; });
+  try {
+    finish(above, pool);
+  } catch (const BudgetError&) {  // no room for old and new blocks side by side: the next append tries again
+  }
+}
+
+std::vector<std::uint32_t> LayerCache::those_with(std::span<const std::uint32_t> sequences,
+                                                  bool (*has)(const Head&)) const {
+  std::vector<std::uint32_t> found;
+  for (const std::uint32_t id : sequences) {
+    const auto& heads = sequences_[id].heads;
+    if (std::any_of(heads.begin(), heads.end(), has)) found.push_back(id);
+  }
+  return found;
+}
+
+void LayerCache::flush(ThreadPool& pool) {
+  memory_->workspaces.resize(std::max(memory_->workspaces.size(), pool.threads()));
+  std::vector<std::uint32_t> all(sequences_.size());
+  std::iota(all.begin(), all.end(), 0U);
+  finish(those_with(all, unfinished), pool);
+  memory_->background.quiesce();  // it may be at a block of a sequence that is gone, and hold its memory
+}
+
+void LayerCache::finish(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
+  if (sequences.empty()) return;
+  try {
+    pool.parallel_for(sequences.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
+      Sequence& sequence = sequences_[sequences[index / shape_.kv_heads]];
+      const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
+      const RungRule rule = rule_on(sequence.rung);
+      HeadAppend(pipeline_, rule, keys_, values_, memory_->arena, nullptr, memory_->workspaces[thread], kv_head)
+          .finish(sequence.heads[kv_head]);
+    });
+  } catch (const BudgetError&) {
+    throw;
+  } catch (...) {
+    for (const std::uint32_t id : sequences) {
+      const auto& heads = sequences_[id].heads;
+      if (std::any_of(heads.begin(), heads.end(), failed)) sequences_[id] = empty();
+    }
+    throw;
+  }
+}
+
+// ---- the ladder ----------------------------------------------------------------------------------------------------
+
+RungRule LayerCache::rule_on(std::uint8_t rung) const {
+  RungRule rule = rule_;
+  rule.least = recode_floor(pipeline_, rung);
+  return rule;
+}
+
+// By bytes: the first rung on which all fits. `on`: what a head takes on a rung.
+std::uint8_t LayerCache::first_that_fits(std::uint8_t from, const std::string& what,
+                                         const std::function<std::uint64_t(std::uint8_t)>& bytes_on) const {
+  for (std::uint8_t rung = from; rung < rule_.above.size(); ++rung) {
+    if (bytes_on(rung) <= pipeline_.bytes_per_sequence) return rung;
+  }
+  const auto last = static_cast<std::uint8_t>(rule_.above.size() - 1);
+  throw BudgetError(what + " would take up to " + std::to_string(bytes_on(last)) + " bytes of layer " +
+                    std::to_string(shape_.layer) + " with the last codec of the ladder; bytes_per_sequence leaves it " +
+                    std::to_string(pipeline_.bytes_per_sequence));
+}
+
+std::uint8_t LayerCache::prefill_rung(std::uint64_t tokens) const {
+  if (pipeline_.bytes_per_sequence == 0) return rule_.at(tokens);
+  const std::uint64_t kept = pipeline_.kept_of(tokens);
+  const std::uint64_t cut = kept - std::min(kept, pipeline_.tail);
+  std::uint64_t positions = kept == tokens ? 0 : kept * sizeof(std::uint32_t);
+  if (decodes_) positions += kept * sizeof(float) * selectors_.size();
+  return first_that_fits(0, "a prefill of " + std::to_string(tokens) + " tokens", [&](std::uint8_t rung) {
+    return shape_.kv_heads * (positions + role_bytes_on(pipeline_, keys_, rung, cut, kept) +
+                              role_bytes_on(pipeline_, values_, rung, cut, kept));
+  });
+}
+
+// A rung is left a block before it is full, so that there is time to recode; the last one only when it is.
+std::uint8_t LayerCache::append_rung(std::uint64_t id, std::uint64_t tokens) const {
+  const Sequence& sequence = at(id);
+  if (pipeline_.bytes_per_sequence == 0) return rule_.at(sequence.tokens + tokens);
+  const std::uint8_t last = static_cast<std::uint8_t>(rule_.above.size() - 1);
+  return first_that_fits(sequence.rung, "sequence " + std::to_string(id), [&](std::uint8_t rung) {
+    std::uint64_t more = tokens;
+    if (rung < last) {
+      for (const Role* role : {&keys_, &values_})
+        more = std::max(more, tokens + (role->coded() ? role->block_tokens(rung) : 0));
+    }
+    std::uint64_t bytes = 0;
+    for (const Head& head : sequence.heads) {
+      const std::uint64_t slots = head.positions.tokens() + more;
+      if (head.positions.piece() != nullptr) bytes += head.positions.piece()->used() + more * sizeof(std::uint32_t);
+      for (const auto& scores : head.scores) bytes += (scores.size() + more) * sizeof(float);
+      bytes += role_bytes_on(pipeline_, keys_, rung, head.key_cut, slots) +
+               role_bytes_on(pipeline_, values_, rung, head.value_cut, slots);
+    }
+    return bytes;
+  });
+}
+
+bool LayerCache::recodes(const Sequence& sequence, std::uint8_t rung) const {
+  return recode_floor(pipeline_, rung) > recode_floor(pipeline_, sequence.rung);
+}
+
+// What was to be recoded to an earlier rung is, before it is to another one: which blocks there will be must not depend
+// on how far a thread came.
+void LayerCache::finish_before(std::span<const std::uint32_t> sequences, std::span<const std::uint8_t> rungs,
+                               ThreadPool& pool) {
+  std::vector<std::uint32_t> climbing;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    if (recodes(sequences_[sequences[i]], rungs[i])) climbing.push_back(sequences[i]);
+  }
+  finish(climbing, pool);
+}
+
+void LayerCache::climb(Sequence& sequence, std::uint8_t rung) const {
+  const bool to_recode = recodes(sequence, rung);
+  sequence.rung = rung;
+  if (!to_recode) return;
+  for (Head& head : sequence.heads) head.stale = true;
+}
+
+}  // namespace kvlab

@@ -1,0 +1,111 @@
+// A decoding life drawn at random: sequences that come, are filled, grow, fork, are cleared and go, in one cache or in
+// several side by side, against a plain model that keeps all rows.
+#pragma once
+
+#include "tests/cache/growing.hpp"
+
+namespace kvlab::test {
+
+class Life {
+ public:
+  // The caches are empty and have shape.batch sequences.
+  Life(const Pipeline& pipeline, const LayerShape& shape, std::vector<CacheManager*> caches, std::uint64_t seed)
+      : pipeline_(pipeline), shape_(shape), caches_(std::move(caches)), model_(shape, seed) {
+    for (std::uint32_t i = 0; i < shape.batch; ++i) given_[i] = {};
+  }
+
+  void step(ThreadPool& pool) {
+    auto& engine = model_.engine();
+    auto chosen = given_.begin();
+    std::advance(chosen, static_cast<std::ptrdiff_t>(engine() % given_.size()));
+    const std::uint32_t sequence = chosen->first;
+    const std::uint64_t what = engine() % 20;
+    if (what == 0) {
+      prefill(sequence, engine() % 400, pool);
+    } else if (what < 14) {
+      append(sequence, what < 11 ? 1 + engine() % 4 : engine() % 150, pool);
+    } else if (what == 14 && given_.size() < 5) {
+      const Given copy = chosen->second;
+      std::uint32_t fork = 0;
+      for (auto* cache : caches_) fork = cache->fork(sequence);
+      given_[fork] = copy;
+    } else if (what == 15) {
+      for (auto* cache : caches_) cache->clear(sequence);
+      chosen->second = {};
+    } else if (what == 16 && given_.size() > 1) {
+      for (auto* cache : caches_) cache->remove(sequence);
+      given_.erase(chosen);
+    } else if (what == 17 && given_.size() < 5) {
+      std::uint32_t added = 0;
+      for (auto* cache : caches_) added = cache->add();
+      given_[added] = {};
+    } else {
+      attend(sequence, pool);
+    }
+  }
+
+  [[nodiscard]] const std::map<std::uint32_t, Given>& given() const { return given_; }
+
+  void expect_all_hold(const CacheManager& cache) const {
+    for (const auto& [sequence, rows] : given_) {
+      const std::uint64_t tokens = cache.layer(0).tokens(sequence);
+      std::uint64_t budget = tokens;
+      for (const auto& select : pipeline_.select) {
+        budget = std::max(select.budget.of(budget), std::min(budget, pipeline_.sinks + pipeline_.tail));
+      }
+      expect_holds(cache.layer(0), sequence, rows, 0.45, budget + 300);
+    }
+  }
+
+ private:
+  void prefill(std::uint32_t sequence, std::uint64_t tokens, ThreadPool& pool) {
+    if (!pipeline_.select.empty() && tokens < 80) tokens = 0;  // a prefill refuses a budget below sinks and tail
+    Given& given = given_[sequence];
+    given = {};
+    const auto keys = model_.draw(tokens, 16, given.keys);
+    const auto values = model_.draw(tokens, 16, given.values);
+    const Prefill input{tokens, tensor(keys, shape_, tokens, 16), tensor(values, shape_, tokens, 16), {}};
+    for (auto* cache : caches_) cache->prefill(0, sequence, input, pool);
+  }
+
+  // Where a sequence's budget is used up, in one cache or all, it is cleared.
+  void append(std::uint32_t sequence, std::uint64_t tokens, ThreadPool& pool) {
+    Given& given = given_[sequence];
+    const auto keys = model_.draw(tokens, 16, given.keys);
+    const auto values = model_.draw(tokens, 16, given.values);
+    try {
+      for (auto* cache : caches_) {
+        cache->append(0, std::span(&sequence, 1), tokens, tensor(keys, shape_, tokens, 16),
+                      tensor(values, shape_, tokens, 16), pool);
+      }
+    } catch (const BudgetError&) {
+      ASSERT_GT(pipeline_.bytes_per_sequence, 0U);
+      for (auto* cache : caches_) cache->clear(sequence);
+      given = {};
+    }
+  }
+
+  void attend(std::uint32_t sequence, ThreadPool& pool) {
+    const std::uint64_t tokens = caches_.front()->layer(0).tokens(sequence);
+    std::vector<std::uint32_t> positions;  // the last few tokens' own, and one after all
+    for (std::uint64_t back = std::min<std::uint64_t>(2, tokens); back-- > 0;) {
+      positions.push_back(static_cast<std::uint32_t>(tokens - 1 - back));
+    }
+    positions.push_back(static_cast<std::uint32_t>(tokens + 3));
+    const std::vector<float> queries = model_.queries(positions.size());
+    std::vector<float> out(4 * positions.size() * 16);
+    for (auto* cache : caches_) {
+      cache->attend(0, std::span(&sequence, 1), queries.data(), positions, out.data(), pool);
+      // Values that cancel leave little to be relative to.
+      ASSERT_LT(test::relative(out, reference(cache->layer(0), sequence, queries, positions)), 1e-3);
+    }
+  }
+
+  const Pipeline& pipeline_;
+  const LayerShape& shape_;
+  std::vector<CacheManager*> caches_;
+  Model model_;
+  std::map<std::uint32_t, Given> given_;
+};
+
+}  // namespace kvlab::test
