@@ -116,6 +116,17 @@ const std::vector<ColumnSpec>& sample_columns() {
   return columns;
 }
 
+const std::vector<ColumnSpec>& rung_columns() {
+  static const std::vector<ColumnSpec> columns{
+      text("id", "of the cell"),
+      text("role", "keys or values"),
+      count("rung", "0-based place in `adaptive`; -1: raw"),
+      text("codec", "JSON of its method and parameters"),
+      real("tokens", "1", "that it holds at the end, mean a head and layer; of a role they add up to kept_tokens"),
+  };
+  return columns;
+}
+
 const char* name_of(Status status) {
   constexpr std::array names{"ok", "skipped", "unsupported", "failed", "timeout", "out_of_memory", "crashed"};
   return names.at(static_cast<std::size_t>(status));

@@ -59,17 +59,21 @@ Table open_run(const std::filesystem::path& path) {
 
 void write_tables(const h5::Object& file, const std::vector<ColumnSpec>& columns,
                   const std::vector<CellRecord>& records) {
+  CellRecord all;
   std::vector<Row> cells;
-  std::vector<Row> layers;
-  std::vector<Row> samples;
+  const auto add = [](std::vector<Row>& to, const std::vector<Row>& rows) {
+    to.insert(to.end(), rows.begin(), rows.end());
+  };
   for (const auto& record : records) {
     cells.push_back(record.cell);
-    layers.insert(layers.end(), record.layers.begin(), record.layers.end());
-    samples.insert(samples.end(), record.samples.begin(), record.samples.end());
+    add(all.layers, record.layers);
+    add(all.samples, record.samples);
+    add(all.rungs, record.rungs);
   }
   write_table(file, "cells", "cell", make_table(columns, cells));
-  write_table(file, "layers", "row", make_table(layer_columns(), layers));
-  write_table(file, "samples", "row", make_table(sample_columns(), samples));
+  write_table(file, "layers", "row", make_table(layer_columns(), all.layers));
+  write_table(file, "samples", "row", make_table(sample_columns(), all.samples));
+  write_table(file, "rungs", "row", make_table(rung_columns(), all.rungs));
 }
 
 }  // namespace
@@ -110,7 +114,8 @@ CellRecord read_cell(const std::filesystem::path& path) {
       const Column* column = cells.find(spec.name);
       if (column == nullptr || column->spec.type != spec.type) throw InputError("column " + spec.name + " is missing");
     }
-    return CellRecord{cells.row(0), rows_of(read_table(file, "layers")), rows_of(read_table(file, "samples"))};
+    return CellRecord{cells.row(0), rows_of(read_table(file, "layers")), rows_of(read_table(file, "samples")),
+                      rows_of(read_table(file, "rungs"))};
   });
 }
 

@@ -16,6 +16,7 @@ struct CellRecord {
   Row cell;
   std::vector<Row> layers;
   std::vector<Row> samples;
+  std::vector<Row> rungs;
 };
 
 void write_cell(const std::filesystem::path& path, const CellRecord& record);

@@ -3,13 +3,17 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <chrono>
+
 #include "core/cache/encoding.hpp"
 
 namespace kvlab {
 namespace {
 
-// A tenth of the share that a decoding thread gets of a core that both want.
+// Where a decoding thread wants the same core this one gets a tenth of it, and as the system changes threads only every
+// few milliseconds, it also rests after each block: a step then meets one block at the most, not a queue of them.
 constexpr int niceness = 10;
+constexpr int rest = 8;  // times what the block took
 
 }  // namespace
 
@@ -47,10 +51,13 @@ void Background::work() {
     queue_.pop_front();
     busy_ = true;
     lock.unlock();
+    const auto start = std::chrono::steady_clock::now();
     if (const auto encoding = next.lock()) encoding->run(arena_, workspace);
+    const auto took = std::chrono::steady_clock::now() - start;
     lock.lock();
     busy_ = false;
     changed_.notify_all();
+    changed_.wait_for(lock, rest * took, [this] { return stop_; });
   }
 }
 

@@ -117,6 +117,51 @@ TEST_F(ConfigTest, RefusesWrongPipelines) {
             "E:6:43: pipeline 'p' with workload 'w': a budget of 11 of 64 tokens is below sinks + tail = 12");
 }
 
+TEST_F(ConfigTest, RefusesWrongLadders) {
+  const auto adaptive = [&](const std::string& text) {
+    return refusal(with_pipelines("  p: {adaptive: " + text + "}\n"));
+  };
+  const std::string q = "codec: {method: quantize}";
+  EXPECT_EQ(adaptive("[]"), "E:6:17: the adaptive of pipeline 'p' has 0 codecs; valid: 1 .. 16");
+  EXPECT_EQ(adaptive("[{" + q + "}]"), "E:6:18: an entry of the adaptive of pipeline 'p' needs 'above_tokens'");
+  EXPECT_EQ(adaptive("[{above_tokens: 5, " + q + "}]"), "E:6:33: above_tokens is 5; valid: 0, in the first entry");
+  EXPECT_EQ(adaptive("[{above_tokens: 0, " + q + "}, {above_tokens: 0, " + q + "}]"),
+            "E:6:79: above_tokens is 0; valid: more than the entry before, 0");
+  EXPECT_EQ(adaptive("[{above_tokens: 0}]"), "E:6:18: an entry of the adaptive of pipeline 'p' needs 'codec'");
+  EXPECT_EQ(adaptive("[{above_tokens: 0, codec: {method: quantise}}]"),
+            "E:6:52: there is no codec 'quantise'; the nearest valid name is 'quantize'");
+  EXPECT_EQ(adaptive("[{above_tokens: 0, " + q + ", recoded: true}]"),
+            "E:6:63: an entry of the adaptive of pipeline 'p' has no 'recoded'; the nearest valid name is 'recode'");
+  EXPECT_EQ(adaptive("[{above_tokens: 0, " + q + "}, {above_tokens: 9, codec: {keys: {method: quantize}}}]"),
+            "E:6:64: the adaptive of pipeline 'p': a role that has a codec in one place has one in all");
+  EXPECT_EQ(adaptive("{bytes_per_sequence: 8Mib, ladder: [{method: quantize}]}"),
+            "E:6:38: bytes_per_sequence is '8Mib'; valid: a number with B, KiB, MiB, GiB, TiB, KB, MB, GB or TB, like "
+            "8GiB");
+  EXPECT_EQ(
+      adaptive("{bytes_per_sequence: 0, ladder: [{method: quantize}]}"),
+      "E:6:38: bytes_per_sequence is '0'; valid: a number with B, KiB, MiB, GiB, TiB, KB, MB, GB or TB, like 8GiB");
+  EXPECT_EQ(adaptive("{ladder: [{method: quantize}]}"),
+            "E:6:17: the adaptive of pipeline 'p' needs 'bytes_per_sequence'");
+  EXPECT_EQ(refusal(with_pipelines("  p: {" + q + ", adaptive: [{above_tokens: 0, " + q + "}]}\n")),
+            "E:6:34: 'adaptive' stands beside 'codec'; give one of them: its first codec is the one to begin with");
+  EXPECT_EQ(refusal(with_pipelines("  p: {cache: {async: maybe}}\n")), "E:6:22: async is 'maybe'; valid: true, false");
+}
+
+TEST_F(ConfigTest, ALadderIsSweptAndResolved) {
+  const Plan grid = plan(with_pipelines(
+      "  p: {adaptive: [{above_tokens: 0, codec: {method: quantize}}, {above_tokens: {sweep: [100, 200]}, codec: "
+      "{method: quantize, bits: 4}, recode: true}]}\n  q: {adaptive: {bytes_per_sequence: 8KiB, ladder: [{method: "
+      "quantize}, {codec: {method: quantize, bits: 4}}]}}\n"));
+  ASSERT_EQ(grid.cells.size(), 3U);
+  EXPECT_EQ(grid.cells[1].parameters["adaptive"][1]["above_tokens"], 200);
+  EXPECT_EQ(grid.cells[1].parameters["adaptive"][1]["recode"], true);
+  EXPECT_EQ(grid.cells[1].parameters["adaptive"][0]["codec"]["bits"], 8);
+  EXPECT_EQ(grid.swept, (std::vector<std::string>{"adaptive.1.above_tokens"}));
+  EXPECT_EQ(grid.cells[2].parameters["adaptive"]["bytes_per_sequence"], 8192);
+  EXPECT_EQ(grid.cells[2].parameters["adaptive"]["ladder"][1]["codec"]["bits"], 4);
+  EXPECT_NE(grid.cells[0].id, grid.cells[1].id);
+}
+
 TEST_F(ConfigTest, RefusesWrongWorkloads) {
   EXPECT_EQ(refusal(with_workloads("  w: {tokens: 3}\n")),
             "E:4:6: workload 'w' needs 'trace' or 'synthetic', and not both");

@@ -18,7 +18,7 @@ class Resolver {
     MapReader reader(tree, what_);
     read_cache(reader.optional("cache"));
     read_select(reader.optional("select"));
-    read_codec(reader.optional("codec"));
+    read_codecs(reader.optional("codec"), reader.optional("adaptive"));
     reader.finish();
     return std::move(resolved_);
   }
@@ -29,9 +29,11 @@ class Resolver {
       MapReader reader(*node, "the cache of " + what_);
       resolved_.pipeline.sinks = static_cast<std::uint64_t>(reader.integer("sinks", 0, 0, most_tokens));
       resolved_.pipeline.tail = static_cast<std::uint64_t>(reader.integer("tail", 0, 0, most_tokens));
+      resolved_.pipeline.async = reader.boolean("async", false);
       reader.finish();
     }
-    resolved_.effective["cache"] = {{"sinks", resolved_.pipeline.sinks}, {"tail", resolved_.pipeline.tail}};
+    const Pipeline& pipeline = resolved_.pipeline;
+    resolved_.effective["cache"] = {{"sinks", pipeline.sinks}, {"tail", pipeline.tail}, {"async", pipeline.async}};
   }
 
   void read_select(const Node* node) {
@@ -69,31 +71,105 @@ class Resolver {
     return budget;
   }
 
-  void read_codec(const Node* node) {
+  void read_codecs(const Node* codec, const Node* adaptive) {
     resolved_.effective["codec"] = Json::object();
-    if (node == nullptr) return;
-    require_map(*node, "the codec of " + what_);
-    const bool split = node->find("keys") != nullptr || node->find("values") != nullptr;
-    if (!split) {
-      if (node->find("method") == nullptr)
-        refuse(*node, "the codec of " + what_ + " needs 'method', or 'keys' and 'values'");
-      resolved_.pipeline.keys = read_one_codec(*node, "the codec of " + what_, resolved_.effective["codec"]);
-      resolved_.pipeline.values = resolved_.pipeline.keys;
+    if (adaptive != nullptr) {
+      if (codec != nullptr) {
+        throw InputError(adaptive->key_place +
+                         ": 'adaptive' stands beside 'codec'; give one of them: its first codec is "
+                         "the one to begin with");
+      }
+      read_adaptive(*adaptive);
+    } else if (codec != nullptr) {
+      const Rung both = read_codec(*codec, "the codec of " + what_, resolved_.effective["codec"]);
+      resolved_.pipeline.keys = both.keys;
+      resolved_.pipeline.values = both.values;
+    }
+  }
+
+  // [{above_tokens, codec, recode}, ...] or {bytes_per_sequence, ladder: [codec, ...]}
+  void read_adaptive(const Node& node) {
+    Json& effective = resolved_.effective["adaptive"];
+    const std::string what = "the adaptive of " + what_;
+    if (node.is_list()) {
+      read_ladder(node, what, effective);
       return;
     }
-    if (const Node* method = node->find("method")) {
+    MapReader reader(node, what);
+    resolved_.pipeline.bytes_per_sequence = bytes_of(reader.required("bytes_per_sequence"), "bytes_per_sequence");
+    effective["bytes_per_sequence"] = resolved_.pipeline.bytes_per_sequence;
+    read_ladder(reader.required("ladder"), "the ladder of " + what_, effective["ladder"]);
+    reader.finish();
+  }
+
+  void read_ladder(const Node& node, const std::string& what, Json& effective) {
+    const auto& items = require_list(node, what).items;
+    if (items.empty() || items.size() > most_rungs) {
+      refuse(node,
+             what + " has " + std::to_string(items.size()) + " codecs; valid: 1 .. " + std::to_string(most_rungs));
+    }
+    effective = Json::array();
+    for (const auto& item : items) {
+      Rung rung = read_rung(item, what, effective.emplace_back(Json()));
+      const Rung& first = resolved_.pipeline.ladder.empty() ? rung : resolved_.pipeline.ladder.front();
+      if (rung.keys.has_value() != first.keys.has_value() || rung.values.has_value() != first.values.has_value()) {
+        refuse(item, what + ": a role that has a codec in one place has one in all");
+      }
+      resolved_.pipeline.ladder.push_back(std::move(rung));
+    }
+  }
+
+  Rung read_rung(const Node& item, const std::string& what, Json& effective) {
+    const bool by_bytes = resolved_.pipeline.bytes_per_sequence > 0;
+    const std::string codec_of = "a codec of " + what;
+    if (by_bytes && item.find("codec") == nullptr) return read_codec(item, codec_of, effective);
+    MapReader reader(item, "an entry of " + what);
+    if (by_bytes) {
+      Rung rung = read_codec(reader.required("codec"), codec_of, effective["codec"]);
+      reader.finish();
+      return rung;
+    }
+    const Node& above = reader.required("above_tokens");
+    const std::uint64_t tokens = static_cast<std::uint64_t>(integer_of(above, "above_tokens", 0, most_tokens));
+    const auto& before = resolved_.pipeline.ladder;
+    if (before.empty() ? tokens != 0 : tokens <= before.back().above_tokens) {
+      refuse(above, "above_tokens is " + above.scalar + "; valid: " +
+                        (before.empty() ? "0, in the first entry"
+                                        : "more than the entry before, " + std::to_string(before.back().above_tokens)));
+    }
+    effective["above_tokens"] = tokens;
+    Rung rung = read_codec(reader.required("codec"), codec_of, effective["codec"]);
+    rung.above_tokens = tokens;
+    rung.recode = reader.boolean("recode", false);
+    effective["recode"] = rung.recode;
+    reader.finish();
+    return rung;
+  }
+
+  // One for keys and values, or one each; a role without stays raw.
+  Rung read_codec(const Node& node, const std::string& what, Json& effective) {
+    require_map(node, what);
+    effective = Json::object();
+    Rung rung;
+    const bool split = node.find("keys") != nullptr || node.find("values") != nullptr;
+    if (!split) {
+      if (node.find("method") == nullptr) refuse(node, what + " needs 'method', or 'keys' and 'values'");
+      rung.keys = rung.values = read_one_codec(node, what, effective);
+      return rung;
+    }
+    if (const Node* method = node.find("method")) {
       throw InputError(method->key_place + ": 'method' stands beside 'keys' or 'values'; give one or the others");
     }
-    MapReader reader(*node, "the codec of " + what_);
-    if (const Node* keys = reader.optional("keys")) {
-      resolved_.pipeline.keys =
-          read_one_codec(*keys, "the codec of keys of " + what_, resolved_.effective["codec"]["keys"]);
-    }
-    if (const Node* values = reader.optional("values")) {
-      resolved_.pipeline.values =
-          read_one_codec(*values, "the codec of values of " + what_, resolved_.effective["codec"]["values"]);
-    }
+    MapReader reader(node, what);
+    const auto read_role = [&](const char* role) -> std::optional<MethodSpec> {
+      const Node* own = reader.optional(role);
+      if (own == nullptr) return std::nullopt;
+      return read_one_codec(*own, what + ", " + role, effective[role]);
+    };
+    rung.keys = read_role("keys");
+    rung.values = read_role("values");
     reader.finish();
+    return rung;
   }
 
   MethodSpec read_one_codec(const Node& node, const std::string& what, Json& effective) {

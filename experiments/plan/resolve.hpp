@@ -13,7 +13,8 @@ using Json = nlohmann::ordered_json;
 
 struct ResolvedPipeline {
   Pipeline pipeline;
-  Json effective;                      // {"cache": ..., "select": [...], "codec": {...}}: all that takes effect
+  Json effective;                      // {"cache": ..., "select": [...], "codec": {...}}: all that takes effect;
+                                       // "adaptive" where there is one, "codec" is then empty
   std::vector<const Method*> methods;  // those it uses, each once
 };
 

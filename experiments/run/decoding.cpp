@@ -42,6 +42,7 @@ class Decoder {
         keep_outputs(judged);
       }
     }
+    cache_.flush(pool_);
     return std::move(decoding_);
   }
 

@@ -16,7 +16,7 @@ struct Decoding {
   std::uint64_t peak_bytes = 0;             // the most that the cache held after a step
 };
 
-// The cache holds the workload's prefill, and afterwards all of its tokens.
+// The cache holds the workload's prefill, and afterwards all of its tokens, with nothing left to encode.
 Decoding decode_tokens(const Workload& workload, CacheManager& cache, std::uint64_t seed, ThreadPool& pool);
 
 }  // namespace kvlab

@@ -11,6 +11,7 @@
 #include "experiments/measure/sampler.hpp"
 #include "experiments/metrics/quality.hpp"
 #include "experiments/metrics/reference.hpp"
+#include "experiments/metrics/rungs.hpp"
 #include "experiments/run/decoding.hpp"
 #include "experiments/workloads/synthetic/random.hpp"
 
@@ -29,6 +30,7 @@ class Measurement {
     if (job_.measure.speed) record_compression();
     fill();
     record_bytes();
+    record_rungs();
     record_quality();
     if (job_.measure.speed) record_speed();
     // VmHWM is of whole pages and may lag: never below nothing.
@@ -45,6 +47,7 @@ class Measurement {
   void record_decoding(const Decoding& decoding);
   void record_samples(const char* metric, std::vector<double> samples);
   void record_bytes();
+  void record_rungs();
   void record_quality();
   void record_speed();
   void time(const char* metric, const std::function<void()>& call);
@@ -135,6 +138,25 @@ void Measurement::record_bytes() {
   cell["compression_ratio"] =
       bytes.total() == 0 ? std::numeric_limits<double>::quiet_NaN() : raw / to_double(bytes.total());
   cell["bits_per_element"] = 8 * to_double(bytes.total()) / elements;
+}
+
+void Measurement::record_rungs() {
+  if (pipeline_.ladder.empty()) return;
+  const Json& adaptive = job_.parameters.at("adaptive");
+  const Json& ladder = adaptive.is_array() ? adaptive : adaptive.at("ladder");
+  for (const RungTokens& held : tokens_on_rungs(*cache_)) {
+    std::string codec;
+    if (held.rung >= 0) {
+      const Json& entry = ladder.at(static_cast<std::size_t>(held.rung));
+      const Json& both = entry.contains("codec") ? entry.at("codec") : entry;
+      codec = (both.contains("method") ? both : both.at(held.role)).dump();
+    }
+    record_.rungs.push_back({{"id", job_.row.at("id")},
+                             {"role", std::string(held.role)},
+                             {"rung", std::int64_t{held.rung}},
+                             {"codec", codec},
+                             {"tokens", held.tokens}});
+  }
 }
 
 void Measurement::record_quality() {

@@ -197,7 +197,7 @@ void Runner::record_death(const Cell& cell, const WorkerProcess::End& end) {
   Row row = cell.row();
   row["status"] = std::string(name_of(end.status));
   row["reason"] = printable(end.reason);
-  write_cell(file_of(cell), {row, {}, {}});
+  write_cell(file_of(cell), {row, {}, {}, {}});
 }
 
 Job Runner::job_of(const Cell& cell) const {
@@ -215,7 +215,7 @@ Job Runner::job_of(const Cell& cell) const {
 }
 
 CellRecord Runner::skipped(const Cell& cell) const {
-  CellRecord record{cell.row(), {}, {}};
+  CellRecord record{cell.row(), {}, {}, {}};
   record.cell["status"] = std::string(name_of(Status::skipped));
   record.cell["reason"] = "backend " + cell.backend + " is not in this build";
   return record;

@@ -31,7 +31,7 @@ Status status_of(const MethodError& error) {
 CellRecord attempt(const Job& job) {
   CellRecord record;
   const auto give_up = [&](Status status, const std::string& reason) {
-    record = {job.row, {}, {}};
+    record = {job.row, {}, {}, {}};
     record.cell["status"] = std::string(name_of(status));
     record.cell["reason"] = printable(reason);
   };

@@ -51,6 +51,56 @@ def test_decoding_is_measured_token_by_token():
     assert scored.status == "unsupported" and math.isnan(scored.step_seconds)
 
 
+ADAPTIVE = """kvlab: 1
+name: adaptive
+workloads:
+  noise: {synthetic: gaussian, batch: 2, layers: 2, kv_heads: 2, query_heads: 4, head_dim: 32, tokens: 1600, prefill: 300, decode: true}
+pipelines:
+  at_once: {cache: {sinks: 4, tail: 28}, codec: {method: quantize, bits: 4}}
+  later: {cache: {sinks: 4, tail: 28, async: true}, codec: {method: quantize, bits: 4}}
+  grows: {adaptive: [{above_tokens: 0, codec: {method: quantize}}, {above_tokens: 1024, codec: {method: quantize, bits: 4}, recode: {sweep: [false, true]}}]}
+  fits: {cache: {async: true}, adaptive: {bytes_per_sequence: 320KiB, ladder: [{method: quantize}, {codec: {method: quantize, bits: 4}}]}}
+  does_not: {adaptive: {bytes_per_sequence: 64KiB, ladder: [{method: quantize}]}}
+measure: {min_samples: 3, max_seconds: 0.05}
+"""
+
+
+def test_background_and_ladders():
+    with folder() as name:
+        path = f"{name}/adaptive.yaml"
+        with open(path, "w") as file:
+            file.write(ADAPTIVE)
+        result = run("run", path, cwd=name)
+        assert result.returncode == 1, result.stderr  # one cell does not fit
+        cells = frame(f"{name}/results/runs/adaptive.h5").set_index("pipeline")
+        rungs = frame(f"{name}/results/runs/adaptive.h5", group="rungs")
+    at_once, later = cells.loc["at_once"], cells.loc["later"]
+    # The background thread has finished what is counted and judged at the end; queries before it saw more exact rows.
+    for column in ("bytes", "payload_bytes", "scale_bytes", "uncompressed_bytes", "key_error", "value_error"):
+        assert at_once[column] == later[column], column
+    assert later.output_error <= at_once.output_error * 1.01
+    assert not set(rungs.id) & {at_once.id, later.id}
+
+    def held(row, role):
+        mine = rungs[(rungs.id == row.id) & (rungs.role == role)].set_index("rung").tokens
+        assert mine.sum() == row.kept_tokens == 1600
+        return list(mine)
+
+    # Of 1300 tokens appended to blocks of 128, 128 and 44: 8 bits until 1024 tokens are passed, 4 bits behind.
+    kept, recoded = (cells.loc["grows"][cells.loc["grows"]["adaptive.1.recode"] == value].iloc[0] for value in (0, 1))
+    assert held(kept, "keys") == held(kept, "values") == [20, 300 + 5 * 128, 5 * 128]
+    assert held(recoded, "keys") == held(recoded, "values") == [20, 0, 1580]
+    assert recoded.bytes < kept.bytes and recoded.key_error > kept.key_error
+    fits = cells.loc["fits"]
+    assert fits.bytes <= 2 * 320 * 1024, fits.bytes
+    raw, first, second = held(fits, "keys")
+    assert first == 0 < second, (raw, first, second)
+    codecs = set(rungs[(rungs.id == fits.id) & (rungs.rung == 1)].codec)
+    assert len(codecs) == 1 and '"bits":4' in codecs.pop()
+    refused = cells.loc["does_not"]
+    assert refused.status == "failed" and "bytes_per_sequence leaves it 32768" in refused.reason, refused.reason
+
+
 def test_decode_without_later_tokens_is_refused():
     with folder() as name:
         path = f"{name}/x.yaml"

@@ -178,7 +178,8 @@ typedef struct kvlab_queries {
 typedef struct kvlab_block {
   uint32_t struct_size;
   uint32_t heads;       /* 1; more is reserved */
-  const uint8_t* bytes; /* 64-byte aligned; the KVLAB_READABLE bytes after its `size` may be read, and mean nothing */
+  const uint8_t* bytes; /* 64-byte aligned; the KVLAB_READABLE bytes after its `size` may be read: they mean nothing and
+                           may change */
   uint64_t size;
   uint64_t tokens;
   const uint32_t* positions; /* [tokens] in the sequence, not always ascending; null: from first_position on; of an
