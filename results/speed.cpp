@@ -95,7 +95,7 @@ void show_speeds(const Table& cells, bool as_csv, std::ostream& out) {
          {"attend_roof", format("%.2f", cell["attend_bandwidth"] / cell["peak_read_bandwidth"])},
          {"x_raw", format("%.2f", own_raw / cell["attend_seconds"])},
          {"x_plain", format("%.1f", cell["plain_attend_seconds"] / cell["attend_seconds"])},
-         {"append_us", format("%.1f", 1e6 * cell["append_seconds"])},
+         {"append_us", format("%.1f", 1e6 * cell["append_seconds_mean"])},
          {"step_ms", format("%.4g", 1e3 * cell["step_seconds"])},
          {"step_p99_ms", format("%.4g", 1e3 * cell["step_seconds_p99"])}});
   }
@@ -105,7 +105,8 @@ void show_speeds(const Table& cells, bool as_csv, std::ostream& out) {
         << format("%.1f", cell["peak_copy_bandwidth"] / 1e9)
         << " GB/s copied (read + written). Medians, ± half the interquartile range;\nencode_roof: bytes read and "
            "written "
-           "over the copy, attend_roof: bytes of the cache over the read; above 1 they were in a cache.\n";
+           "over the copy, attend_roof: bytes of the cache over the read; above 1 they were in a cache.\n"
+           "append_us: the mean of a token in all layers, those included that encode a block.\n";
   }
   show(make_table(specs, rows), {"", names, as_csv}, out);
 }

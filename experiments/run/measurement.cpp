@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 
 #include "core/cache/manager.hpp"
@@ -115,6 +116,8 @@ void Measurement::record_decoding(const Decoding& decoding) {
        {std::pair{"append_seconds", &decoding.append_seconds}, std::pair{"step_seconds", &decoding.step_seconds}}) {
     std::vector<double> sorted = *seconds;
     std::sort(sorted.begin(), sorted.end());
+    record_.cell[std::string(name) + "_mean"] =
+        std::accumulate(sorted.begin(), sorted.end(), 0.0) / to_double(sorted.size());
     record_.cell[std::string(name) + "_p99"] = quantile(sorted, 0.99);
     record_.cell[std::string(name) + "_max"] = sorted.back();
   }

@@ -73,6 +73,48 @@ TEST(Grow, AWindowHoldsItsSizeOverManyTokens) {
   }
 }
 
+// 2^20 tokens, the same 64 again and again: attention over all of them is attention over the 64, whose codes all
+// repeat.
+TEST(Grow, AMillionTokensAreAttendedToAlike) {
+#if defined(KVLAB_SANITIZED)
+  constexpr std::uint64_t tokens = std::uint64_t{1} << 17;
+#else
+  constexpr std::uint64_t tokens = std::uint64_t{1} << 20;
+#endif
+  constexpr std::uint64_t step = 4096;
+  ThreadPool pool(2);
+  LayerShape shape = test::shape(1, 1, 4, 16, Dtype::bf16);
+  Pipeline pipeline;
+  pipeline.keys = spec("quantize");
+  pipeline.values = spec("quantize", {{"bits", "4"}, {"symmetric", "false"}});
+  Model model(shape, 12);
+  Given given;
+  std::vector<std::byte> keys;
+  std::vector<std::byte> values;
+  const auto pattern_keys = model.draw(64, 16, given.keys);
+  const auto pattern_values = model.draw(64, 16, given.values);
+  for (std::uint64_t i = 0; i < step / 64; ++i) {
+    keys.insert(keys.end(), pattern_keys.begin(), pattern_keys.end());
+    values.insert(values.end(), pattern_values.begin(), pattern_values.end());
+  }
+  CacheManager grown(pipeline, std::span(&shape, 1));
+  CacheManager once(pipeline, std::span(&shape, 1));
+  const std::uint32_t sequence = 0;
+  for (std::uint64_t done = 0; done < tokens; done += step) {
+    grown.append(0, std::span(&sequence, 1), step, tensor(keys, shape, step, 16), tensor(values, shape, step, 16),
+                 pool);
+  }
+  once.prefill(0, {64, tensor(keys, shape, 64, 16), tensor(values, shape, 64, 16), {}}, pool);
+  EXPECT_EQ(grown.layer(0).tokens(0), tokens);
+  EXPECT_EQ(grown.bytes().total(), tokens * (16 + 2 + 8 + 4));
+  const std::vector<float> queries = model.queries(1);
+  std::vector<float> out(4 * 16);
+  const std::vector<std::uint32_t> last{static_cast<std::uint32_t>(tokens - 1)};
+  grown.attend(0, std::span(&sequence, 1), queries.data(), last, out.data(), pool);
+  const auto expected = reference(once.layer(0), 0, queries, {63});
+  EXPECT_LT(test::relative(out, expected), test::attention_tolerance);
+}
+
 // Of many tokens with norms of their own the largest stay, whatever was evicted before.
 TEST(Grow, AScoredBudgetKeepsTheHighest) {
   ThreadPool pool(1);
