@@ -91,7 +91,7 @@ void HeadAppend::add(const Role& role, TokenRows rows, const NewTokens& tokens, 
   const HeadEncoder encoder(role, kv_head_, arena_, workspace_, false);
   const std::uint64_t block = role.coded() ? role.block_tokens(rule_.at(tokens.position + tokens.count)) : 0;
   for (std::uint64_t count = tokens.count; count > 0;) {
-    std::uint64_t now = count;
+    std::uint64_t now = 0;
     if (!segments.empty() && segments.back().tokens < segments.back().room) {
       now = std::min(segments.back().room - segments.back().tokens, count);
       encoder.extend(segments.back(), rows, now);
@@ -174,7 +174,8 @@ std::size_t HeadAppend::waiting(const Role& role, const Head& head) {
 void HeadAppend::recode(Head& head) {
   try {
     recode_more(head);
-  } catch (const BudgetError&) {  // the next append tries again
+  } catch (const BudgetError&) {
+    head.stale = true;  // the next append tries again
   }
 }
 

@@ -118,7 +118,8 @@ void LayerCache::hold_budgets(std::span<const std::uint32_t> sequences, ThreadPo
   std::erase_if(above, [&](std::uint32_t id) { return bytes_of(id) <= pipeline_.bytes_per_sequence; });
   try {
     finish(above, pool);
-  } catch (const BudgetError&) {  // no room for old and new blocks side by side: the next append tries again
+  } catch (const BudgetError&) {
+    return;  // no room for old and new blocks side by side: the next append tries again
   }
 }
 
@@ -172,10 +173,10 @@ RungRule LayerCache::rule_on(std::uint8_t rung) const {
 // By bytes: the first rung on which all fits. `on`: what a head takes on a rung.
 std::uint8_t LayerCache::first_that_fits(std::uint8_t from, const std::string& what,
                                          const std::function<std::uint64_t(std::uint8_t)>& bytes_on) const {
-  for (std::uint8_t rung = from; rung < rule_.above.size(); ++rung) {
+  const auto last = static_cast<std::uint8_t>(rule_.above.size() - 1);
+  for (std::uint8_t rung = from; rung <= last; ++rung) {
     if (bytes_on(rung) <= pipeline_.bytes_per_sequence) return rung;
   }
-  const auto last = static_cast<std::uint8_t>(rule_.above.size() - 1);
   throw BudgetError(what + " would take up to " + std::to_string(bytes_on(last)) + " bytes of layer " +
                     std::to_string(shape_.layer) + " with the last codec of the ladder; bytes_per_sequence leaves it " +
                     std::to_string(pipeline_.bytes_per_sequence));
