@@ -146,6 +146,7 @@ class LayerCache {
   void check_budget(std::span<const std::uint32_t> sequences, std::span<const std::uint8_t> rungs,
                     std::uint64_t tokens) const;
   void climb(Sequence& sequence, std::uint8_t rung) const;
+  [[nodiscard]] bool is_small(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const;
   void grow(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
             const KvTensor& values, ThreadPool& pool);
   void recode(std::span<const std::uint32_t> sequences, ThreadPool& pool);

@@ -70,11 +70,28 @@ void LayerCache::check_budget(std::span<const std::uint32_t> sequences, std::spa
   memory_->arena.check(needed + needed / 4);  // a piece may be a quarter larger than was asked for
 }
 
+// A few rows to copy and no block to encode: less than it takes to wake a thread.
+bool LayerCache::is_small(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
+  constexpr std::uint64_t few_rows = 64;
+  if (sequences.size() * shape_.kv_heads * tokens > few_rows) return false;
+  return std::none_of(sequences.begin(), sequences.end(), [&](std::uint32_t id) {
+    const Sequence& sequence = at(id);
+    const Head& head = sequence.heads.front();  // the others are cut much the same
+    const std::uint64_t slots = head.positions.tokens() + tokens;
+    const std::uint64_t gone = sequence.tokens + tokens - slots;
+    const auto cuts = [&](const Role& role, std::uint64_t cut) {
+      cut = std::max(cut, pipeline_.sinks);
+      return role.coded() && next_block(rule_on(sequence.rung), role, cut, pipeline_.tail, slots, gone);
+    };
+    return cuts(keys_, head.key_cut) || cuts(values_, head.value_cut);
+  });
+}
+
 void LayerCache::grow(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
                       const KvTensor& values, ThreadPool& pool) {
   CacheMemory& memory = *memory_;
   const auto step = static_cast<std::int64_t>(size_of(shape_.dtype));
-  pool.parallel_for(sequences.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
+  const auto grow_head = [&](std::size_t index, std::size_t thread) {
     const std::uint64_t i = index / shape_.kv_heads;
     const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
     Sequence& sequence = sequences_[sequences[i]];
@@ -91,7 +108,13 @@ void LayerCache::grow(std::span<const std::uint32_t> sequences, std::uint64_t to
     append.run(rows, head);
     HeadEvict(pipeline_, rule, selectors_, shape_, keys_, values_, memory.arena, workspace, sequences[i], kv_head)
         .run(sequence.tokens + tokens, head);
-  });
+  };
+  const std::size_t heads = sequences.size() * shape_.kv_heads;
+  if (is_small(sequences, tokens)) {
+    for (std::size_t index = 0; index < heads; ++index) grow_head(index, 0);
+  } else {
+    pool.parallel_for(heads, grow_head);
+  }
   for (const std::uint32_t sequence : sequences) sequences_[sequence].tokens += tokens;
 }
 
