@@ -20,7 +20,8 @@ void add_timing(std::vector<ColumnSpec>& columns, const std::string& name, const
 }
 
 void add_extremes(std::vector<ColumnSpec>& columns, const std::string& name) {
-  columns.push_back({name + "_mean", ColumnType::real, "s", "mean of " + name + ": blocks that are encoded included"});
+  columns.push_back({name + "_mean", ColumnType::real, "s",
+                     "mean of " + name + ": blocks that the call encodes included, not those of a background thread"});
   columns.push_back({name + "_p99", ColumnType::real, "s", "99th percentile of " + name});
   columns.push_back({name + "_max", ColumnType::real, "s", "largest of " + name});
 }

@@ -53,36 +53,43 @@ Promise Arena::promise(std::uint64_t bytes) {
 }
 
 std::shared_ptr<Piece> Arena::allocate(std::uint64_t capacity, std::uint64_t used) {
-  const std::lock_guard lock(mutex_);
-  return allocate_locked(std::max(alignment, padded(capacity)), used);
+  std::uint64_t size = std::max(alignment, padded(capacity));
+  std::byte* data = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    data = take_locked(size, used, size + size / 4);
+  }
+  return std::shared_ptr<Piece>(new Piece(*this, data, size, used));
 }
 
 std::shared_ptr<Piece> Arena::allocate(std::uint64_t capacity, std::uint64_t used, Promise& promise) {
-  const std::uint64_t size = std::max(alignment, padded(capacity));
-  const std::lock_guard lock(mutex_);
-  const std::uint64_t kept_aside = std::min(size, promise.bytes_);
-  if (promise.arena_ != nullptr) {
-    promise.bytes_ -= kept_aside;
-    promised_ -= kept_aside;
+  std::uint64_t size = std::max(alignment, padded(capacity));
+  std::byte* data = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    const std::uint64_t most = std::max(size, promise.bytes_);  // what others were promised is theirs
+    if (size > promise.bytes_) check_locked(size - promise.bytes_);
+    promised_ -= promise.bytes_;
+    data = take_locked(size, used, most);
+    promise.bytes_ -= std::min(size, promise.bytes_);
+    promised_ += promise.bytes_;
   }
-  return allocate_locked(size, used);
+  return std::shared_ptr<Piece>(new Piece(*this, data, size, used));
 }
 
-std::shared_ptr<Piece> Arena::allocate_locked(std::uint64_t size, std::uint64_t used) {
+std::byte* Arena::take_locked(std::uint64_t& size, std::uint64_t used, std::uint64_t most) {
   check_locked(size);
-  std::byte* data = take(size);
-  std::shared_ptr<Piece> piece(new Piece(*this, data, size));
+  std::byte* data = take(size, most);
   reserved_ += size;
   requested_ += used;
-  piece->used_ = used;
   ++pieces_;
-  return piece;
+  return data;
 }
 
 // A free piece of the size, or up to a quarter more (it then stays as it is); else from the mapping.
-std::byte* Arena::take(std::uint64_t& size) {
+std::byte* Arena::take(std::uint64_t& size, std::uint64_t most) {
   const auto found = free_.lower_bound(size);
-  if (found != free_.end() && found->first <= std::min(size + size / 4, left_locked())) {
+  if (found != free_.end() && found->first <= std::min({size + size / 4, most, left_locked()})) {
     size = found->first;
     std::byte* data = found->second;
     free_.erase(found);

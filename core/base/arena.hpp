@@ -41,12 +41,13 @@ class Piece {
 
  private:
   friend class Arena;
-  Piece(Arena& arena, std::byte* data, std::uint64_t capacity) : arena_(arena), data_(data), capacity_(capacity) {}
+  Piece(Arena& arena, std::byte* data, std::uint64_t capacity, std::uint64_t used)
+      : arena_(arena), data_(data), capacity_(capacity), used_(used) {}
 
   Arena& arena_;
   std::byte* data_;
   std::uint64_t capacity_;
-  std::uint64_t used_ = 0;
+  std::uint64_t used_;
 };
 
 // Bytes of an arena's budget set aside for a piece that comes later.
@@ -94,9 +95,9 @@ class Arena {
  private:
   friend class Piece;
   friend class Promise;
-  std::shared_ptr<Piece> allocate_locked(std::uint64_t size, std::uint64_t used);
+  std::byte* take_locked(std::uint64_t& size, std::uint64_t used, std::uint64_t most);
   void release(std::byte* data, std::uint64_t capacity, std::uint64_t used);
-  std::byte* take(std::uint64_t& size);
+  std::byte* take(std::uint64_t& size, std::uint64_t most);
   void map_more(std::uint64_t bytes);
   void check_locked(std::uint64_t bytes) const;
   [[nodiscard]] std::uint64_t left_locked() const;  // of the budget

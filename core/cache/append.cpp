@@ -38,10 +38,11 @@ std::uint64_t role_needs(const Pipeline& pipeline, const RungRule& rule, const R
   }
   if (!role.coded()) return bytes;
   // Where the next rung's blocks are cut elsewhere a chunk is laid out anew.
-  bytes += (role.codecs.size() - 1) * (2 * Arena::padded(most * row) + (most / least + 2) * Arena::alignment);
+  const std::uint64_t split =
+      role.codecs.size() == 1 ? 0 : 2 * Arena::padded(most * row) + (most / least + 2) * Arena::alignment;
   cut = std::max(cut, std::min(pipeline.sinks, slots + count));
   while (const auto next = next_block(rule, role, cut, pipeline.tail, slots + count, gone)) {
-    bytes += Arena::padded(role.codecs[next->rung].bound(next->tokens));
+    bytes += Arena::padded(role.codecs[next->rung].bound(next->tokens)) + split;
     cut += next->tokens;
   }
   return bytes;
@@ -153,7 +154,10 @@ void HeadAppend::start(const Role& role, std::uint8_t rung, std::size_t begin, s
                        std::vector<Segment>& segments, Head& head) {
   const std::span<Segment> from = std::span(segments).subspan(begin, end - begin);
   const auto encoding = std::make_shared<Encoding>(role, kv_head_, rung, from, head.positions, arena_);
-  for (auto& segment : from) segment.encoding = encoding.get();
+  for (auto& segment : from) {
+    segment.encoding = encoding.get();
+    segment.room = segment.tokens;  // laid out for larger blocks it may be open: nothing is added to what is encoded
+  }
   const bool waits = background_ != nullptr && waiting(role, head) < most_waiting;
   head.encodings.push_back(encoding);
   if (waits) {

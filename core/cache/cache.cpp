@@ -20,7 +20,7 @@ constexpr std::uint64_t beyond_caches = std::uint64_t{64} << 20;
 LayerCache::LayerCache(const Pipeline& pipeline, const LayerShape& shape, std::shared_ptr<CacheMemory> memory,
                        bool decodes)
     : shape_((shape.check(), shape)),
-      pipeline_(pipeline),
+      pipeline_((pipeline.check(), pipeline)),
       rule_(rung_rule(pipeline)),
       keys_(make_role(pipeline, shape, KVLAB_ROLE_KEYS)),
       values_(make_role(pipeline, shape, KVLAB_ROLE_VALUES)),
@@ -157,6 +157,7 @@ std::uint64_t LayerCache::bytes_of(std::uint64_t sequence) const {
   std::uint64_t sum = 0;
   for (const auto& head : at(sequence).heads) {
     for_pieces(head, [&](const std::shared_ptr<Piece>&, const Bytes& bytes) { sum += bytes.total(); });
+    for (const auto& encoding : head.encodings) sum += encoding->made().empty() ? encoding->bound() : 0;
   }
   return sum;
 }

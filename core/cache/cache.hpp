@@ -100,7 +100,8 @@ class LayerCache {
   // Without the codecs' own state: CacheManager adds it. Blocks that the background thread made count once they are
   // made, beside the raw rows until they are in their place.
   [[nodiscard]] Bytes bytes() const;
-  [[nodiscard]] std::uint64_t bytes_of(std::uint64_t sequence) const;  // what forks share in each of them
+  [[nodiscard]] std::uint64_t bytes_of(
+      std::uint64_t sequence) const;  // shared pieces in full, blocks under way by bound
   [[nodiscard]] std::uint64_t requested_bytes() const { return memory_->arena.requested(); }  // asked of the allocator
   [[nodiscard]] std::uint64_t reserved_bytes() const { return memory_->arena.reserved(); }    // held by it
 

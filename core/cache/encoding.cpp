@@ -20,8 +20,11 @@ Encoding::Encoding(const Role& role, std::uint32_t kv_head, std::uint8_t rung, s
   }
   const std::uint64_t block = role.block_tokens(rung);
   const std::uint64_t rest = tokens_ % block;
-  room_ = arena.promise(tokens_ / block * Arena::padded(role.codecs[rung].bound(block)) +
-                        (rest > 0 ? Arena::padded(role.codecs[rung].bound(rest)) : 0));
+  const CodecInstance& codec = role.codecs[rung];
+  const std::uint64_t of_block = tokens_ >= block ? codec.bound(block) : 0;
+  const std::uint64_t of_rest = rest > 0 ? codec.bound(rest) : 0;
+  bound_ = tokens_ / block * of_block + of_rest;
+  room_ = arena.promise(tokens_ / block * Arena::padded(of_block) + Arena::padded(of_rest));
 }
 
 void Encoding::run(Arena& arena, Workspace& workspace) {

@@ -29,12 +29,13 @@ class Encoding {
 
   // Does the work, unless another thread does it or did.
   void run(Arena& arena, Workspace& workspace);
-  // Waits for that other thread.
+  // After run(): waits for that other thread.
   void wait() const;
   [[nodiscard]] bool ready() const { return state_.load(std::memory_order_acquire) >= State::done; }
 
   [[nodiscard]] bool failed() const { return state_.load(std::memory_order_acquire) == State::failed; }
 
+  [[nodiscard]] std::uint64_t bound() const { return bound_; }  // bytes of its blocks, at the most
   [[nodiscard]] const Role& role() const { return role_; }
   [[nodiscard]] bool recodes() const { return from_.front().encoded; }
   // Blocks one after another, the first at 0. Only when ready; throws what went wrong.
@@ -56,6 +57,7 @@ class Encoding {
   std::vector<Segment> from_;
   std::uint32_t first_position_ = 0;
   std::vector<std::uint32_t> positions_;  // empty: contiguous from the first
+  std::uint64_t bound_ = 0;
   Promise room_;
   std::vector<Segment> blocks_;
   std::exception_ptr failure_;

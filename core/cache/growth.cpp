@@ -14,6 +14,12 @@ namespace {
 
 bool unfinished(const Head& head) { return head.stale || !head.encodings.empty(); }
 
+std::uint64_t encoded_bytes(const std::vector<Segment>& segments) {
+  std::uint64_t bytes = 0;
+  for (const auto& segment : segments) bytes += segment.encoded ? segment.size : 0;
+  return bytes;
+}
+
 bool failed(const Head& head) {
   return std::any_of(head.encodings.begin(), head.encodings.end(), [](const auto& e) { return e->failed(); });
 }
@@ -29,7 +35,7 @@ void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uin
         sequences.begin() + static_cast<std::ptrdiff_t>(i)) {
       throw InputError("sequence " + std::to_string(sequences[i]) + " is named twice");
     }
-    if (at(sequences[i]).tokens + tokens > most_tokens) {
+    if (tokens > most_tokens - at(sequences[i]).tokens) {
       throw InputError("sequence " + std::to_string(sequences[i]) + " would have more than 2^31 tokens");
     }
   }
@@ -42,7 +48,14 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t 
   memory_->workspaces.resize(std::max(memory_->workspaces.size(), pool.threads()));
   std::vector<std::uint8_t> rungs;
   for (const std::uint32_t id : sequences) rungs.push_back(append_rung(id, tokens));
-  finish_before(sequences, rungs, pool);
+  try {
+    finish_before(sequences, rungs, pool);
+  } catch (const BudgetError&) {
+    throw;
+  } catch (...) {
+    for (const std::uint32_t sequence : sequences) sequences_[sequence] = empty();
+    throw;
+  }
   check_budget(sequences, rungs, tokens);
   for (std::size_t i = 0; i < sequences.size(); ++i) climb(sequences_[sequences[i]], rungs[i]);
   try {
@@ -134,11 +147,21 @@ void LayerCache::recode(std::span<const std::uint32_t> sequences, ThreadPool& po
   });
 }
 
-// A sequence above its budget cannot wait for what is under way.
+// A sequence that is above its budget, or may be once its encodings are done, cannot wait for them; one that is above
+// with all of them in place, as it would be without a background thread, is recoded at once.
 void LayerCache::hold_budgets(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
   if (pipeline_.bytes_per_sequence == 0) return;
   auto above = those_with(sequences, unfinished);
-  std::erase_if(above, [&](std::uint32_t id) { return bytes_of(id) <= pipeline_.bytes_per_sequence; });
+  const auto drop_those_below = [&] {
+    std::erase_if(above, [&](std::uint32_t id) { return bytes_of(id) <= pipeline_.bytes_per_sequence; });
+  };
+  drop_those_below();
+  if (above.empty()) return;
+  pool.parallel_for(above.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
+    Head& head = sequences_[above[index / shape_.kv_heads]].heads[index % shape_.kv_heads];
+    settle(keys_, head, memory_->arena, memory_->workspaces[thread]);
+  });
+  drop_those_below();
   try {
     finish(above, pool);
   } catch (const BudgetError&) {
@@ -233,8 +256,10 @@ std::uint8_t LayerCache::append_rung(std::uint64_t id, std::uint64_t tokens) con
       const std::uint64_t slots = head.positions.tokens() + more;
       if (head.positions.piece() != nullptr) bytes += head.positions.piece()->used() + more * sizeof(std::uint32_t);
       for (const auto& scores : head.scores) bytes += (scores.size() + more) * sizeof(float);
-      bytes += role_bytes_on(pipeline_, keys_, rung, head.key_cut, slots) +
-               role_bytes_on(pipeline_, values_, rung, head.value_cut, slots);
+      // Eviction leaves blocks that are not whole: on the rung that it is on a head has what it has.
+      const bool is_on = rung == sequence.rung && !head.stale;
+      bytes += role_bytes_on(pipeline_, keys_, rung, head.key_cut, slots, is_on ? encoded_bytes(head.keys) : 0) +
+               role_bytes_on(pipeline_, values_, rung, head.value_cut, slots, is_on ? encoded_bytes(head.values) : 0);
     }
     return bytes;
   });

@@ -40,7 +40,7 @@ std::optional<NextBlock> next_block(const RungRule& rule, const Role& role, std:
 }
 
 std::uint64_t role_bytes_on(const Pipeline& pipeline, const Role& role, std::uint8_t rung, std::uint64_t cut,
-                            std::uint64_t slots) {
+                            std::uint64_t slots, std::uint64_t held) {
   if (!role.coded()) return slots * role.row_bytes();
   const CodecInstance& codec = role.codecs[rung];
   const std::uint64_t block = role.block_tokens(rung);
@@ -50,7 +50,7 @@ std::uint64_t role_bytes_on(const Pipeline& pipeline, const Role& role, std::uin
   const std::uint64_t coded = cut - sinks;
   const std::uint64_t rest = coded % block > 0 ? codec.bound(coded % block) : 0;
   const std::uint64_t more = slots > cut + pipeline.tail ? (slots - cut - pipeline.tail) / block * block : 0;
-  return blocks(coded) + rest + blocks(more) + (sinks + slots - cut - more) * role.row_bytes();
+  return std::max(blocks(coded) + rest, held) + blocks(more) + (sinks + slots - cut - more) * role.row_bytes();
 }
 
 }  // namespace kvlab

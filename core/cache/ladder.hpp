@@ -33,9 +33,9 @@ struct NextBlock {
 std::optional<NextBlock> next_block(const RungRule& rule, const Role& role, std::uint64_t cut, std::uint64_t tail,
                                     std::uint64_t slots, std::uint64_t gone);
 
-// Bytes, at the most, of one role of a head with this many slots: `cut` of them sinks and blocks up to now, were all
-// blocks of that rung. Cutting goes on until the tail is left.
+// Bytes of one role of a head with this many slots, `cut` of them sinks and blocks up to now, were all blocks of that
+// rung and whole; those up to now at least `held`. Cutting goes on until the tail is left.
 std::uint64_t role_bytes_on(const Pipeline& pipeline, const Role& role, std::uint8_t rung, std::uint64_t cut,
-                            std::uint64_t slots);
+                            std::uint64_t slots, std::uint64_t held = 0);
 
 }  // namespace kvlab

@@ -15,6 +15,21 @@ std::uint64_t Budget::of(std::uint64_t present) const {
   return std::min(present, std::max<std::uint64_t>(1, static_cast<std::uint64_t>(wanted)));
 }
 
+void Pipeline::check() const {
+  if (ladder.size() > most_rungs) throw InputError("a ladder has at most " + std::to_string(most_rungs) + " rungs");
+  for (std::size_t i = 0; i < ladder.size(); ++i) {
+    const Rung& rung = ladder[i];
+    if (rung.keys.has_value() != ladder[0].keys.has_value() ||
+        rung.values.has_value() != ladder[0].values.has_value()) {
+      throw InputError("a role that has a codec on one rung has one on all");
+    }
+    if (bytes_per_sequence == 0 && (i == 0 ? rung.above_tokens > 0 : rung.above_tokens <= ladder[i - 1].above_tokens)) {
+      throw InputError("above_tokens of rung " + std::to_string(i) + " is " + std::to_string(rung.above_tokens) +
+                       "; they ascend from 0");
+    }
+  }
+}
+
 std::vector<Rung> Pipeline::rungs() const {
   if (!ladder.empty()) return ladder;
   return {Rung{0, keys, values, false}};

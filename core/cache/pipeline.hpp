@@ -50,6 +50,8 @@ struct Pipeline {
   // Blocks are encoded by a background thread while queries read the raw rows.
   bool async = false;
 
+  // Throws InputError for a ladder that is none.
+  void check() const;
   // The rungs: the ladder, or the one of keys and values.
   [[nodiscard]] std::vector<Rung> rungs() const;
 

@@ -134,6 +134,8 @@ TEST_F(ConfigTest, RefusesWrongLadders) {
             "E:6:63: an entry of the adaptive of pipeline 'p' has no 'recoded'; the nearest valid name is 'recode'");
   EXPECT_EQ(adaptive("[{above_tokens: 0, " + q + "}, {above_tokens: 9, codec: {keys: {method: quantize}}}]"),
             "E:6:64: the adaptive of pipeline 'p': a role that has a codec in one place has one in all");
+  EXPECT_EQ(adaptive("[{above_tokens: 0, " + q + ", recode: true}]"),
+            "E:6:71: recode is true; valid: false, the first entry has no blocks before it");
   EXPECT_EQ(adaptive("{bytes_per_sequence: 8Mib, ladder: [{method: quantize}]}"),
             "E:6:38: bytes_per_sequence is '8Mib'; valid: a number with B, KiB, MiB, GiB, TiB, KB, MB, GB or TB, like "
             "8GiB");

@@ -141,6 +141,9 @@ class Resolver {
     Rung rung = read_codec(reader.required("codec"), codec_of, effective["codec"]);
     rung.above_tokens = tokens;
     rung.recode = reader.boolean("recode", false);
+    if (rung.recode && before.empty()) {
+      refuse(*item.find("recode"), "recode is true; valid: false, the first entry has no blocks before it");
+    }
     effective["recode"] = rung.recode;
     reader.finish();
     return rung;

@@ -234,6 +234,7 @@ int Runner::write_results() {
     if (!seen.insert(cell.id).second) {  // cells that are the same were measured once
       record.layers.clear();
       record.samples.clear();
+      record.rungs.clear();
     }
     if (available(cell) && std::isnan(peak_read_)) adopt_peak(record.cell);
     failed = failed || is_failure(std::get<std::string>(record.cell.at("status")));

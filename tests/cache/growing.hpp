@@ -219,6 +219,16 @@ inline std::vector<std::pair<std::string, Pipeline>> pipelines() {
   by_bytes.ladder = {rung(0, kivi(0, 0, "8")), rung(0, rank), rung(0, kivi(0, 0, "3"))};
   by_bytes.bytes_per_sequence = 60000;
   all.emplace_back("recoded by bytes", by_bytes);
+  Pipeline narrower;  // no tail: a chunk that is open when its block is cut
+  narrower.ladder = {rung(0, one_role), rung(170, one_role_each())};
+  narrower.ladder[0].keys = spec("quantize");
+  narrower.ladder[1].keys = kivi(0, 0).keys;
+  all.emplace_back("ladder without a tail", narrower);
+  Pipeline few = window;
+  few.ladder = by_bytes.ladder;
+  few.bytes_per_sequence = 25000;
+  few.select = {{spec("magnitude"), {std::nullopt, 0.6}}};
+  all.emplace_back("recoded by bytes, magnitude", few);
   Pipeline windowed = window;
   windowed.ladder = {rung(0, kivi(0, 0, "8")), rung(250, one_role_each(), true), rung(600, kivi(0, 0), true)};
   all.emplace_back("recoded window", windowed);
