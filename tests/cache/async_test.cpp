@@ -93,6 +93,33 @@ class Tokens {
   Given given_;
 };
 
+// A chunk with room for a block of 128 holds 32 tokens when the rung of blocks of 32 comes: it is full from then on,
+// whether the next token comes before the block is encoded or after.
+TEST(Async, NothingIsAddedToAChunkThatIsBeingEncoded) {
+  ThreadPool pool(1);
+  LayerShape shape = test::shape(1, 1, 1, 16, Dtype::bf16);
+  Pipeline pipeline;
+  pipeline.ladder = {rung(0, kivi(0, 0)), rung(100, kivi(0, 0))};
+  pipeline.ladder[0].keys = spec("quantize");
+  CacheManager now(pipeline, std::span(&shape, 1));
+  CacheManager later(in_background(pipeline), std::span(&shape, 1));
+  for (std::uint64_t round = 0; round < 50; ++round) {
+    Model model(shape, round);
+    Given given;
+    const auto keys = model.draw(90, 16, given.keys);
+    const auto values = model.draw(90, 16, given.values);
+    const Prefill prompt{90, tensor(keys, shape, 90, 16), tensor(values, shape, 90, 16), {}};
+    for (auto* cache : {&now, &later}) {
+      cache->prefill(0, 0, prompt, pool);
+      Tokens tokens(shape);
+      for (int i = 0; i < 40; ++i) tokens.append(*cache, 0, 1, pool);
+      cache->flush(pool);
+    }
+    expect_same(later.layer(0), now.layer(0), 0);
+    ASSERT_FALSE(testing::Test::HasFatalFailure()) << "round " << round;
+  }
+}
+
 TEST(Async, CachesAndSequencesGoWhileBlocksAreEncoded) {
   ThreadPool pool(2);
   LayerShape shape = test::shape(2, 2, 2, 16, Dtype::bf16);
