@@ -104,8 +104,7 @@ void show_speeds(const Table& cells, bool as_csv, std::ostream& out) {
     out << "this machine, in this run: " << format("%.1f", cell["peak_read_bandwidth"] / 1e9) << " GB/s read, "
         << format("%.1f", cell["peak_copy_bandwidth"] / 1e9)
         << " GB/s copied (read + written). Medians, ± half the interquartile range;\nencode_roof: bytes read and "
-           "written "
-           "over the copy, attend_roof: bytes of the cache over the read; above 1 they were in a cache.\n"
+           "written over the copy, attend_roof: bytes of the cache over the read; above 1 they were in a cache.\n"
            "append_us: the mean of a token in all layers, those included that encode a block.\n";
   }
   show(make_table(specs, rows), {"", names, as_csv}, out);

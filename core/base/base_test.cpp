@@ -46,6 +46,24 @@ TEST(ThreadPool, ThrowsTheFirstExceptionAndWorksOn) {
   EXPECT_EQ(calls, 10);
 }
 
+TEST(Arena, APromiseIsKeptForItsPiece) {
+  Arena arena(1024);
+  {
+    Promise promise = arena.promise(768);
+    EXPECT_EQ(arena.reserved(), 0U);
+    EXPECT_THROW(arena.allocate(320, 320), BudgetError);
+    const auto other = arena.allocate(256, 256);
+    const auto first = arena.allocate(500, 500, promise);
+    EXPECT_EQ(arena.reserved(), 768U);
+    EXPECT_THROW(arena.allocate(64, 64), BudgetError);  // 256 are still promised
+    Promise moved = std::move(promise);
+    const auto second = arena.allocate(256, 256, moved);
+    EXPECT_EQ(arena.reserved(), 1024U);
+  }
+  EXPECT_NO_THROW(arena.promise(1024));
+  EXPECT_NO_THROW(arena.check(1024));  // it was given back
+}
+
 TEST(Arena, DealsOutAlignedPiecesAndCountsThem) {
   Arena arena;
   {

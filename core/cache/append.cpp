@@ -158,7 +158,7 @@ void HeadAppend::start(const Role& role, std::uint8_t rung, std::size_t begin, s
     segment.encoding = encoding.get();
     segment.room = segment.tokens;  // laid out for larger blocks it may be open: nothing is added to what is encoded
   }
-  const bool waits = background_ != nullptr && waiting(role, head) < most_waiting;
+  const bool waits = background_ != nullptr && under_way(role, head) < most_under_way;
   head.encodings.push_back(encoding);
   if (waits) {
     background_->submit(encoding);
@@ -168,7 +168,7 @@ void HeadAppend::start(const Role& role, std::uint8_t rung, std::size_t begin, s
   }
 }
 
-std::size_t HeadAppend::waiting(const Role& role, const Head& head) {
+std::size_t HeadAppend::under_way(const Role& role, const Head& head) {
   return static_cast<std::size_t>(std::count_if(head.encodings.begin(), head.encodings.end(),
                                                 [&](const auto& encoding) { return &encoding->role() == &role; }));
 }
@@ -200,8 +200,10 @@ bool HeadAppend::recode_role(const Role& role, std::vector<Segment>& segments, H
   return true;
 }
 
+void HeadAppend::settle_all(Head& head) { settle(keys_, head, arena_, workspace_); }
+
 void HeadAppend::finish(Head& head) {
-  settle(keys_, head, arena_, workspace_);
+  settle_all(head);
   while (head.stale) recode_more(head);
 }
 

@@ -18,8 +18,8 @@ struct NewTokens {
 
 class HeadAppend {
  public:
-  // background: encodes blocks; null where this call does. A head has at most `most_waiting` blocks of a role there,
-  // what is more is encoded at once.
+  // background: encodes blocks; null where this call does. A head has at most `most_under_way` encodings of a role
+  // there, what is more is encoded at once.
   HeadAppend(const Pipeline& pipeline, const RungRule& rule, const Role& keys, const Role& values, Arena& arena,
              Background* background, Workspace& workspace, std::uint32_t kv_head)
       : pipeline_(pipeline),
@@ -31,7 +31,7 @@ class HeadAppend {
         workspace_(workspace),
         kv_head_(kv_head) {}
 
-  static constexpr std::size_t most_waiting = 2;
+  static constexpr std::size_t most_under_way = 2;
 
   void run(const NewTokens& tokens, Head& head);
   // Scores the tokens with each selector that reads more than positions, for eviction.
@@ -40,7 +40,9 @@ class HeadAppend {
   // Some stale blocks of each role, if the budget has room for them: whole blocks of the codec that they are recoded
   // to.
   void recode(Head& head);
-  // All that is waiting, and all that is stale. Throws BudgetError where there is no room.
+  // All that is under way.
+  void settle_all(Head& head);
+  // That, and all that is stale. Throws BudgetError where there is no room.
   void finish(Head& head);
 
  private:
@@ -53,7 +55,7 @@ class HeadAppend {
   bool recode_role(const Role& role, std::vector<Segment>& segments, Head& head);
   void start(const Role& role, std::uint8_t rung, std::size_t begin, std::size_t end, std::vector<Segment>& segments,
              Head& head);
-  [[nodiscard]] static std::size_t waiting(const Role& role, const Head& head);
+  [[nodiscard]] static std::size_t under_way(const Role& role, const Head& head);
 
   const Pipeline& pipeline_;
   const RungRule& rule_;

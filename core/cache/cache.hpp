@@ -50,6 +50,8 @@ struct CacheMemory {
   Background background{arena};  // its thread ends before the arena does
 };
 
+class HeadAppend;
+
 class LayerCache {
  public:
   LayerCache(const Pipeline& pipeline, const LayerShape& shape,
@@ -151,6 +153,8 @@ class LayerCache {
   void grow(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
             const KvTensor& values, ThreadPool& pool);
   void recode(std::span<const std::uint32_t> sequences, ThreadPool& pool);
+  void for_heads(std::span<const std::uint32_t> sequences, Background* background, ThreadPool& pool,
+                 const std::function<void(HeadAppend&, Head&)>& body);
   void hold_budgets(std::span<const std::uint32_t> sequences, ThreadPool& pool);
   void finish(std::span<const std::uint32_t> sequences, ThreadPool& pool);
   [[nodiscard]] std::vector<std::uint32_t> those_with(std::span<const std::uint32_t> sequences,

@@ -32,7 +32,6 @@ class Encoding {
   // After run(): waits for that other thread.
   void wait() const;
   [[nodiscard]] bool ready() const { return state_.load(std::memory_order_acquire) >= State::done; }
-
   [[nodiscard]] bool failed() const { return state_.load(std::memory_order_acquire) == State::failed; }
 
   [[nodiscard]] std::uint64_t bound() const { return bound_; }  // bytes of its blocks, at the most

@@ -131,19 +131,25 @@ void LayerCache::grow(std::span<const std::uint32_t> sequences, std::uint64_t to
   for (const std::uint32_t sequence : sequences) sequences_[sequence].tokens += tokens;
 }
 
+void LayerCache::for_heads(std::span<const std::uint32_t> sequences, Background* background, ThreadPool& pool,
+                           const std::function<void(HeadAppend&, Head&)>& body) {
+  pool.parallel_for(sequences.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
+    Sequence& sequence = sequences_[sequences[index / shape_.kv_heads]];
+    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
+    const RungRule rule = rule_on(sequence.rung);
+    HeadAppend append(pipeline_, rule, keys_, values_, memory_->arena, background, memory_->workspaces[thread],
+                      kv_head);
+    body(append, sequence.heads[kv_head]);
+  });
+}
+
 // A few stale blocks of each head, after all of them have grown: growing was promised the memory first.
 void LayerCache::recode(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
   const auto stale = those_with(sequences, [](const Head& head) { return head.stale; });
   if (stale.empty()) return;
-  pool.parallel_for(stale.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
-    Sequence& sequence = sequences_[stale[index / shape_.kv_heads]];
-    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
-    Head& head = sequence.heads[kv_head];
-    if (!head.stale) return;
-    const RungRule rule = rule_on(sequence.rung);
-    HeadAppend(pipeline_, rule, keys_, values_, memory_->arena, pipeline_.async ? &memory_->background : nullptr,
-               memory_->workspaces[thread], kv_head)
-        .recode(head);
+  Background* background = pipeline_.async ? &memory_->background : nullptr;
+  for_heads(stale, background, pool, [](HeadAppend& append, Head& head) {
+    if (head.stale) append.recode(head);
   });
 }
 
@@ -157,10 +163,7 @@ void LayerCache::hold_budgets(std::span<const std::uint32_t> sequences, ThreadPo
   };
   drop_those_below();
   if (above.empty()) return;
-  pool.parallel_for(above.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
-    Head& head = sequences_[above[index / shape_.kv_heads]].heads[index % shape_.kv_heads];
-    settle(keys_, head, memory_->arena, memory_->workspaces[thread]);
-  });
+  for_heads(above, nullptr, pool, [](HeadAppend& append, Head& head) { append.settle_all(head); });
   drop_those_below();
   try {
     finish(above, pool);
@@ -190,13 +193,7 @@ void LayerCache::flush(ThreadPool& pool) {
 void LayerCache::finish(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
   if (sequences.empty()) return;
   try {
-    pool.parallel_for(sequences.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
-      Sequence& sequence = sequences_[sequences[index / shape_.kv_heads]];
-      const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
-      const RungRule rule = rule_on(sequence.rung);
-      HeadAppend(pipeline_, rule, keys_, values_, memory_->arena, nullptr, memory_->workspaces[thread], kv_head)
-          .finish(sequence.heads[kv_head]);
-    });
+    for_heads(sequences, nullptr, pool, [](HeadAppend& append, Head& head) { append.finish(head); });
   } catch (const BudgetError&) {
     throw;
   } catch (...) {
@@ -224,8 +221,8 @@ std::uint8_t LayerCache::first_that_fits(std::uint8_t from, const std::string& w
     if (bytes_on(rung) <= pipeline_.bytes_per_sequence) return rung;
   }
   throw BudgetError(what + " would take up to " + std::to_string(bytes_on(last)) + " bytes of layer " +
-                    std::to_string(shape_.layer) + " with the last codec of the ladder; bytes_per_sequence leaves it " +
-                    std::to_string(pipeline_.bytes_per_sequence));
+                    std::to_string(shape_.layer) + " with the last codec of the ladder; the layer's share of " +
+                    "bytes_per_sequence is " + std::to_string(pipeline_.bytes_per_sequence));
 }
 
 std::uint8_t LayerCache::prefill_rung(std::uint64_t tokens) const {

@@ -58,7 +58,7 @@ TEST(Async, EqualsTheSynchronousCacheAfterFlush) {
       ASSERT_FALSE(testing::Test::HasFatalFailure()) << "step " << step;
       for (const auto& [sequence, rows] : life.given()) {
         for (std::uint32_t h = 0; h < 2; ++h) {
-          ASSERT_LE(later.layer(0).head(sequence, h).encodings.size(), 2 * HeadAppend::most_waiting);
+          ASSERT_LE(later.layer(0).head(sequence, h).encodings.size(), 2 * HeadAppend::most_under_way);
         }
       }
       if (step % 10 == 5) life.expect_all_hold(later);

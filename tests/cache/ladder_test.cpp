@@ -140,8 +140,7 @@ TEST(Ladder, ABudgetOfBytesChoosesTheRung) {
         ASSERT_LE(grown.cache().layer(0).bytes_of(0), budget) << count;
       }
     } catch (const BudgetError& error) {
-      EXPECT_NE(std::string(error.what()).find("bytes_per_sequence leaves it 40000"), std::string::npos)
-          << error.what();
+      EXPECT_NE(std::string(error.what()).find("bytes_per_sequence is 40000"), std::string::npos) << error.what();
     }
     EXPECT_EQ(seen, (std::vector<bool>{true, true, true}));
     EXPECT_GT(count, 900U);
@@ -172,6 +171,25 @@ TEST(Ladder, LayersShareASequencesBytes) {
   }
   for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(cache.layer(i).head(0, 0).keys.front().rung, 1) << i;
   EXPECT_LE(cache.bytes().total(), 60000U);
+}
+
+TEST(Ladder, WhatIsNoLadderIsRefused) {
+  const LayerShape shape = test::shape(1, 1, 1, 16);
+  Pipeline late;
+  late.ladder = {rung(5, kivi(0, 0))};
+  EXPECT_THROW(LayerCache(late, shape), InputError);
+  Pipeline twice;
+  twice.ladder = {rung(0, kivi(0, 0)), rung(0, kivi(0, 0))};
+  EXPECT_THROW(LayerCache(twice, shape), InputError);
+  Pipeline half;
+  half.ladder = {rung(0, kivi(0, 0)), rung(9, kivi(0, 0))};
+  half.ladder[1].keys.reset();
+  EXPECT_THROW(LayerCache(half, shape), InputError);
+  Pipeline many;
+  for (std::uint64_t i = 0; i <= most_rungs; ++i) many.ladder.push_back(rung(i, kivi(0, 0)));
+  EXPECT_THROW(LayerCache(many, shape), InputError);
+  many.ladder.pop_back();
+  const LayerCache fine(many, shape);
 }
 
 TEST(Ladder, ARuleNamesTheRungOfALength) {
