@@ -54,7 +54,8 @@ void HeadEncoder::extend(Segment& segment, const TokenRows& rows, std::uint64_t 
   segment.piece->use(segment.size);
 }
 
-// A block is written to scratch first, for only then is its size known; what it takes is then a copy within the cache.
+// A block whose size is known before is written where it stays. Others go to scratch first; what is then left to do is
+// a copy within the cache.
 Segment HeadEncoder::block(std::uint8_t rung, const TokenRows& rows, const Positions::Range& positions,
                            std::uint64_t first, std::uint64_t count, Promise* room) const {
   const CodecInstance& codec = role_.codecs[rung];
@@ -74,6 +75,13 @@ Segment HeadEncoder::block(std::uint8_t rung, const TokenRows& rows, const Posit
   kvlab_encode_out out{};
   out.struct_size = sizeof out;
   out.capacity = codec.bound(count);
+  if (codec.traits().fills_bound != 0) {
+    auto piece = allocate(out.capacity, room);
+    out.bytes = reinterpret_cast<std::uint8_t*>(piece->data());
+    out.flags = past_caches_ ? KVLAB_PAST_CACHES : 0;
+    codec.encode(in, out);
+    return encoded(out, rung, first, count, std::move(piece));
+  }
   out.bytes = workspace_.encoded.ensure<std::uint8_t>(out.capacity);
   codec.encode(in, out);
   return put(out, rung, first, count, room);
@@ -95,8 +103,17 @@ bool HeadEncoder::gather(const Segment& segment, const kvlab_block& block, std::
 
 Segment HeadEncoder::put(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
                          Promise* room) const {
-  auto piece = room == nullptr ? arena_.allocate(out.size, out.size) : arena_.allocate(out.size, out.size, *room);
+  auto piece = allocate(out.size, room);
   copy(piece->data(), reinterpret_cast<const std::byte*>(out.bytes), out.size);
+  return encoded(out, rung, first, count, std::move(piece));
+}
+
+std::shared_ptr<Piece> HeadEncoder::allocate(std::uint64_t bytes, Promise* room) const {
+  return room == nullptr ? arena_.allocate(bytes, bytes) : arena_.allocate(bytes, bytes, *room);
+}
+
+Segment HeadEncoder::encoded(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
+                             std::shared_ptr<Piece> piece) {
   const Bytes bytes{out.parts.payload, out.parts.scales, out.parts.indices, out.parts.bases, 0};
   return {first, count, count, piece->data(), out.size, true, rung, bytes, std::move(piece)};
 }

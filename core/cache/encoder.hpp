@@ -2,6 +2,7 @@
 // both write through this.
 #pragma once
 
+#include <memory>
 #include <span>
 
 #include "core/cache/role.hpp"
@@ -39,6 +40,9 @@ class HeadEncoder {
  private:
   [[nodiscard]] Segment put(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
                             Promise* room) const;
+  [[nodiscard]] std::shared_ptr<Piece> allocate(std::uint64_t bytes, Promise* room) const;
+  static Segment encoded(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
+                         std::shared_ptr<Piece> piece);
   void copy_rows(std::byte* to, const TokenRows& rows, std::uint64_t count) const;
   void copy(std::byte* to, const std::byte* from, std::uint64_t bytes) const;
 

@@ -91,6 +91,9 @@ void CodecInstance::encode(const kvlab_encode_in& in, kvlab_encode_out& out) con
   Message message;
   check(functions_->encode(codec_.get(), &in, &out, message.out()), *method_, "encode", message);
   check_encoded(out);
+  if (traits_.fills_bound != 0 && out.size != bound(in.view.tokens)) {
+    misbehaved(*method_, "encode wrote less than bound() said, and its traits say that it never does");
+  }
 }
 
 bool CodecInstance::gather(const kvlab_block& block, std::span<const std::uint32_t> keep, kvlab_encode_out& out,

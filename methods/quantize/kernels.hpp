@@ -40,6 +40,7 @@ struct EncodeSetting {
   bool is_signed;        // symmetric
   unsigned scale_dtype;  // a quantize::ScaleDtype
   std::uint64_t group;   // channels (per token)
+  bool past_caches;      // codes are 64-byte aligned, and will not be read soon
 };
 
 // What a vector became: x ~ factor * integer, and the sum of the integers (exact: below 2^24).
@@ -88,13 +89,12 @@ struct Kernels {
   void (*pair_rows)(const std::int16_t* weights, std::uint64_t rows, std::uint64_t side, std::int16_t* out,
                     float* sums);
 
-  // Channels that a segment must be a multiple of for encode_tokens.
-  std::uint64_t encode_channels_step;
-  // A block's codes, scales and zeros (asymmetric) as format.hpp lays them out; group divides the channels, and is a
-  // multiple of encode_channels_step.
+  // What a group (per token) or the channels (per channel) must be a multiple of to be encoded.
+  std::uint64_t encode_step;
+  // A block's codes, scales and zeros (asymmetric) as format.hpp lays them out; group divides the channels.
   void (*encode_tokens)(const EncodeSetting& setting, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
                         std::uint8_t* zeros);
-  // Channels a multiple of 16; `bytes` is scratch of 32 * (tokens + 15).
+  // `bytes` is scratch of encode_step * (tokens + 15).
   void (*encode_channels)(const EncodeSetting& setting, const kvlab_view& view, std::uint8_t* codes,
                           std::uint8_t* scales, std::uint8_t* zeros, std::uint8_t* bytes);
   // f32 of a row of codes, of any width; group a multiple of 16, or all columns. Reads KVLAB_READABLE past the row.

@@ -125,7 +125,14 @@ void group_sums(const CodeRows& rows, std::uint64_t group, std::uint64_t groups,
 
 #include "packing.inl"
 
-#include "encode.inl"
+#include "scaling.inl"
+
+#include "codes.inl"
+
+#include "encode_channels.inl"
+#include "encode_tokens.inl"
+
+#include "decode.inl"
 
 namespace {
 
@@ -141,7 +148,7 @@ constexpr quantize::Kernels all_kernels{
     .sums = &sums,
     .group_sums = &group_sums,
     .pair_rows = &pair_rows,
-    .encode_channels_step = 2 * simd::floats,
+    .encode_step = pair,
     .encode_tokens = &encode_tokens,
     .encode_channels = &encode_channels,
     .decode_row = &decode_row,

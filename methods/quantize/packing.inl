@@ -1,4 +1,4 @@
-// Codes packed and unpacked, scales as f32; included by kernels.inl.
+// Codes packed, unpacked and transposed, scales as f32; included by kernels.inl.
 
 namespace {
 
@@ -59,6 +59,30 @@ float dot(const float* a, const float* b, std::uint64_t count) {
     total = simd::fma(simd::load_first(a + i, now), simd::load_first(b + i, now), total);
   }
   return simd::sum(total);
+}
+
+// [16 rows of 16 bytes] <-> its transpose.
+KVLAB_SIMD void transpose_16(const std::uint8_t* from, std::uint64_t from_stride, std::uint8_t* to,
+                             std::uint64_t to_stride) {
+  __m128i a[16];
+  __m128i b[16];
+#pragma GCC unroll 16
+  for (std::uint64_t i = 0; i < 16; ++i) {
+    a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i * from_stride));
+  }
+  const auto stage = [](const __m128i* in, __m128i* out) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) {
+      out[2 * i] = _mm_unpacklo_epi8(in[i], in[i + 8]);
+      out[2 * i + 1] = _mm_unpackhi_epi8(in[i], in[i + 8]);
+    }
+  };
+  stage(a, b);
+  stage(b, a);
+  stage(a, b);
+  stage(b, a);
+#pragma GCC unroll 16
+  for (std::uint64_t i = 0; i < 16; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i * to_stride), a[i]);
 }
 
 }  // namespace

@@ -60,6 +60,7 @@ struct Quantize : kvlab::Codec {
   [[nodiscard]] std::uint64_t block_tokens() const { return format.per_channel && group > 0 ? group : 128; }
   // A block at a time in attention, unless it is a long one.
   [[nodiscard]] bool whole_blocks() const { return block_tokens() <= 256; }
+  [[nodiscard]] bool fills_bound() const { return true; }
   [[nodiscard]] std::uint64_t bound(std::uint64_t tokens) const {
     return format.code_bytes(tokens) + format.scale_bytes(tokens);
   }
@@ -73,7 +74,7 @@ struct Quantize : kvlab::Codec {
     std::uint8_t* scales = out.data() + format.code_bytes(tokens);
     std::uint8_t* zeros = scales + format.one_scale_array(tokens);
     const kvlab_parts parts{format.code_bytes(tokens), format.scale_bytes(tokens), 0, 0};
-    if (fast_encode(in.tokens, out.data(), scales, zeros, scratch)) return parts;
+    if (fast_encode(in.tokens, out.data(), scales, zeros, in.past_caches, scratch)) return parts;
     const auto x = scratch.take<float>(tokens * format.channels);
     in.tokens.read_all(x);
     const auto keep = [&](std::uint64_t index, const Group& fitted) {
@@ -90,18 +91,18 @@ struct Quantize : kvlab::Codec {
 
   // With a kernel, if there is one for this shape: segments of whole registers.
   bool fast_encode(const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales, std::uint8_t* zeros,
-                   kvlab::Scratch scratch) const {
-    const EncodeSetting setting{bits, symmetric, static_cast<unsigned>(scale_dtype), format.group};
-    if (format.per_channel) {
-      if (fast == nullptr || format.channels % 16 != 0) return false;
-      const auto bytes = scratch.take<std::uint8_t>(32 * (view.tokens + 15));
-      fast->encode_channels(setting, view, codes, scales, zeros, bytes.data());
-      return true;
-    }
-    if (format.channels % format.group != 0) return false;
+                   bool past_caches, kvlab::Scratch scratch) const {
+    const EncodeSetting setting{bits, symmetric, static_cast<unsigned>(scale_dtype), format.group, past_caches};
+    const std::uint64_t together = format.per_channel ? format.channels : format.group;
+    if (format.channels % together != 0) return false;
     for (const Kernels* kernels : encoders) {
-      if (kernels == nullptr || format.group % kernels->encode_channels_step != 0) continue;
-      kernels->encode_tokens(setting, view, codes, scales, zeros);
+      if (kernels == nullptr || together % kernels->encode_step != 0) continue;
+      if (format.per_channel) {
+        const auto bytes = scratch.take<std::uint8_t>(kernels->encode_step * (view.tokens + 15));
+        kernels->encode_channels(setting, view, codes, scales, zeros, bytes.data());
+      } else {
+        kernels->encode_tokens(setting, view, codes, scales, zeros);
+      }
       return true;
     }
     return false;

@@ -82,6 +82,9 @@ class CodecCheck {
     const std::vector<float> rows = decode(block.block, 0, tokens);
     for (const float x : rows) ASSERT_TRUE(std::isfinite(x));
     partial_decodes(block.block, rows);
+    Encoded streamed;
+    encode(view, streamed, KVLAB_PAST_CACHES);
+    EXPECT_EQ(streamed.bytes(), block.bytes());
     repeats(view, block, rows);
     strides(view, block);
     attends(block.block, rows);
@@ -91,7 +94,7 @@ class CodecCheck {
   [[nodiscard]] const CodecInstance& codec() const { return codec_; }
 
  private:
-  void encode(const kvlab_view& view, Encoded& out) {
+  void encode(const kvlab_view& view, Encoded& out, std::uint32_t flags = 0) {
     constexpr std::size_t guard = 64;
     Scratch scratch;
     kvlab_encode_in in{};
@@ -100,6 +103,7 @@ class CodecCheck {
     in.scratch = scratch.of(codec_.traits().encode_scratch);
     kvlab_encode_out result{};
     result.struct_size = sizeof result;
+    result.flags = flags;
     result.capacity = codec_.bound(view.tokens);
     result.bytes = out.memory.ensure<std::uint8_t>(result.capacity + std::max<std::uint64_t>(guard, KVLAB_READABLE));
     std::memset(result.bytes, 0xA5, result.capacity + guard);

@@ -42,7 +42,7 @@ struct Bytes64 {
   std::uint64_t size = 0;
 };
 
-void encode(const CodecInstance& codec, const kvlab_view& view, Bytes64& out) {
+void encode(const CodecInstance& codec, const kvlab_view& view, Bytes64& out, std::uint32_t flags = 0) {
   Buffer scratch;
   kvlab_encode_in in{};
   in.struct_size = sizeof in;
@@ -50,6 +50,7 @@ void encode(const CodecInstance& codec, const kvlab_view& view, Bytes64& out) {
   in.scratch = scratch.ensure<std::byte>(codec.traits().encode_scratch);
   kvlab_encode_out result{};
   result.struct_size = sizeof result;
+  result.flags = flags;
   result.capacity = codec.bound(view.tokens);
   result.bytes = out.memory.ensure<std::uint8_t>(result.capacity + KVLAB_READABLE);
   std::memset(result.bytes, 0xFF, result.capacity + KVLAB_READABLE);
@@ -145,6 +146,9 @@ void check(const Setting& s, std::uint64_t tokens, Isa isa, const std::vector<fl
   const auto* a = expected.memory.ensure<std::uint8_t>(0);
   const auto* b = got.memory.ensure<std::uint8_t>(0);
   for (std::uint64_t i = 0; i < got.size; ++i) ASSERT_EQ(b[i], a[i]) << "byte " << i << " of " << got.size;
+  Bytes64 past_caches;
+  encode(fast, view, past_caches, KVLAB_PAST_CACHES);
+  ASSERT_EQ(std::memcmp(past_caches.memory.ensure<std::uint8_t>(0), b, got.size + KVLAB_READABLE), 0);
   kvlab_block block{};
   block.struct_size = sizeof block;
   block.heads = 1;
@@ -215,9 +219,29 @@ TEST(QuantizeIsa, EveryLengthOfTheCommonSettings) {
   }
 }
 
+void check_awkward(const std::vector<float>& rows, std::uint32_t channels) {
+  std::size_t turn = 0;
+  for (const char* bits : {"2", "4", "8"}) {
+    for (const char* symmetric : {"true", "false"}) {
+      for (const char* scales : {"per_token", "per_channel"}) {
+        for (const char* group : {"0", "32"}) {
+          for (const char* scale_dtype : {"f16", "bf16", "f32"}) {
+            for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32}) {
+              if (++turn % every != 0) continue;
+              for (const Isa isa : isas()) {
+                check({bits, symmetric, scales, group, scale_dtype, dtype, channels}, rows.size() / channels, isa,
+                      &rows);
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 // Zeros, one large value, ties at a half, subnormal numbers, and those whose scale f16 cannot hold.
 TEST(QuantizeIsa, AwkwardNumbers) {
-  std::size_t turn = 0;
   constexpr std::uint64_t tokens = 64;
   constexpr std::uint32_t channels = 128;
   std::vector<float> rows(tokens * channels);
@@ -240,8 +264,9 @@ TEST(QuantizeIsa, AwkwardNumbers) {
         case 4:
           x = c % 2 == 0 ? 5e-7F : -3e-7F;
           break;
-        case 5:
-          x = -0.0F;
+        case 5:  // far from 0: rounding the zero leaves the range
+          x = c == 9 ? -0.0F : 1000.0F + static_cast<float>(c % 3);
+          x = t % 16 == 5 ? x : -0.0F;
           break;
         case 6:  // its scale is beyond f16
           x = (c % 2 == 0 ? 3e9F : -1e8F) * static_cast<float>(c);
@@ -252,20 +277,29 @@ TEST(QuantizeIsa, AwkwardNumbers) {
       }
     }
   }
-  for (const char* bits : {"2", "4", "8"}) {
-    for (const char* symmetric : {"true", "false"}) {
-      for (const char* scales : {"per_token", "per_channel"}) {
-        for (const char* group : {"0", "32"}) {
-          for (const char* scale_dtype : {"f16", "bf16", "f32"}) {
-            for (const Dtype dtype : {Dtype::bf16, Dtype::f16, Dtype::f32}) {
-              if (++turn % every != 0) continue;
-              for (const Isa isa : isas())
-                check({bits, symmetric, scales, group, scale_dtype, dtype, channels}, tokens, isa, &rows);
-            }
-          }
-        }
+  check_awkward(rows, channels);
+}
+
+// Quotients within a few units in the last place of where their rounding changes, and at every distance beyond up to
+// one in 2^10: what a product with the inverse may get wrong.
+TEST(QuantizeIsa, QuotientsNearAHalf) {
+  constexpr std::uint64_t tokens = 64;
+  constexpr std::uint32_t channels = 128;
+  std::vector<float> rows(tokens * channels);
+  for (const int codes : {7, 15, 127, 255}) {
+    for (std::uint64_t t = 0; t < tokens; ++t) {
+      // The largest of a token (and of a channel) makes this the scale; f16 and f32 hold it.
+      const float scale = static_cast<float>(1024 + 4 * (t % 2 == 0 ? t : 0)) / 4096;
+      for (std::uint64_t c = 0; c < channels; ++c) {
+        const auto code = static_cast<float>((t * 31 + c * 17) % static_cast<std::uint64_t>(codes));
+        const auto away = static_cast<std::int32_t>(c % 9) - 4;
+        const float off = std::ldexp(static_cast<float>(away), -static_cast<int>(10 + t % 14));
+        rows[t * channels + c] = (code + 0.5F + off) * scale;
+        if (c % 32 == 5) rows[t * channels + c] = static_cast<float>(codes) * scale;
+        if (c % 32 == 6) rows[t * channels + c] = 0;
       }
     }
+    check_awkward(rows, channels);
   }
 }
 

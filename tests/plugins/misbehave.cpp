@@ -35,12 +35,13 @@ enum class How {
   zero_block,
   wraps,
   huge_prepared,
-  infinite_score
+  infinite_score,
+  too_short
 };
 constexpr std::array names{
-    "fine", "segfault",   "abort",       "exit",          "exit_zero",     "hang",          "eat_memory",
-    "nan",  "throws",     "unsupported", "out_of_memory", "wrong_sum",     "too_long",      "invalid_at_create",
-    "spam", "huge_bound", "zero_block",  "wraps",         "huge_prepared", "infinite_score"};
+    "fine", "segfault",   "abort",       "exit",          "exit_zero",     "hang",           "eat_memory",
+    "nan",  "throws",     "unsupported", "out_of_memory", "wrong_sum",     "too_long",       "invalid_at_create",
+    "spam", "huge_bound", "zero_block",  "wraps",         "huge_prepared", "infinite_score", "too_short"};
 
 struct Misbehave : kvlab::Codec {
   How how;
@@ -57,13 +58,15 @@ struct Misbehave : kvlab::Codec {
     return how == How::huge_bound ? std::numeric_limits<std::uint64_t>::max() : tokens * head_dim() * 4;
   }
 
+  [[nodiscard]] bool fills_bound() const { return how == How::too_short; }
+
   kvlab_parts encode(const kvlab::EncodeIn& in, std::span<std::uint8_t> out) const {
     misdo();
     std::vector<float> rows(in.tokens.tokens * head_dim());
     in.tokens.read_all(rows);
     std::memcpy(out.data(), rows.data(), rows.size() * 4);
-    const std::uint64_t extra = how == How::too_long ? 8 : 0;
-    return {rows.size() * 4 + extra, 0, 0, 0};
+    const std::uint64_t size = rows.size() * 4;
+    return {how == How::too_long ? size + 8 : how == How::too_short ? size - 8 : size, 0, 0, 0};
   }
 
   void misdo() const {

@@ -1,4 +1,4 @@
-/* The plugin ABI of kvlab, version 2.
+/* The plugin ABI of kvlab, version 3.
  *
  * A plugin is a shared object that exports one symbol, `kvlab_plugin`, a constant kvlab_descriptor. It is a codec
  * (turns a block of K or V into bytes and back) or a selector (scores tokens). Plugins written in C++ include
@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 #define KVLAB_ABI_MAGIC 0x3142414c564bULL /* "KVLAB1" read as little-endian bytes */
-#define KVLAB_ABI_VERSION 2u
+#define KVLAB_ABI_VERSION 3u
 #define KVLAB_PLUGIN_SYMBOL "kvlab_plugin"
 #define KVLAB_EXPORT __attribute__((visibility("default")))
 
@@ -214,9 +214,12 @@ typedef struct kvlab_encode_in {
   const float* scores;           /* reserved: a selector's, one a token */
 } kvlab_encode_in;
 
+/* The bytes will not be read soon: non-temporal stores pay. A hint. */
+#define KVLAB_PAST_CACHES 1u
+
 typedef struct kvlab_encode_out {
   uint32_t struct_size;
-  uint32_t reserved;
+  uint32_t flags; /* KVLAB_PAST_CACHES or 0 */
   uint8_t* bytes; /* `capacity` >= bound(tokens); written by encode */
   uint64_t capacity;
   uint64_t size;     /* set by encode: bytes used */
@@ -247,6 +250,8 @@ typedef struct kvlab_codec_traits {
   uint64_t state_key;    /* instances with the same non-zero key share that state, and it is counted once */
   uint32_t heads;        /* KV heads coded together: 1; more is reserved */
   uint32_t whole_blocks; /* 1: attention prefers whole blocks to tiles of the granule */
+  uint32_t fills_bound;  /* 1: a block takes bound(tokens) bytes, always, so it is written where it stays */
+  uint32_t reserved;
 } kvlab_codec_traits;
 
 typedef struct kvlab_codec_functions {

@@ -30,6 +30,7 @@ struct EncodeIn {
   TokenView tokens;
   const kvlab_encode_in& call;  // positions and what is reserved
   Scratch scratch;
+  bool past_caches;  // the bytes will not be read soon, and start at a multiple of 64: non-temporal stores pay
 };
 
 struct Codec {
@@ -45,6 +46,7 @@ struct Codec {
   [[nodiscard]] std::uint64_t state_bytes() const { return 0; }
   [[nodiscard]] std::uint64_t state_key() const { return 0; }
   [[nodiscard]] bool whole_blocks() const { return false; }
+  [[nodiscard]] bool fills_bound() const { return false; }
 };
 
 namespace detail {
@@ -85,14 +87,16 @@ struct CodecTable {
               .state_bytes = method.state_bytes(),
               .state_key = method.state_key(),
               .heads = 1,
-              .whole_blocks = method.whole_blocks() ? 1U : 0U};
+              .whole_blocks = method.whole_blocks() ? 1U : 0U,
+              .fills_bound = method.fills_bound() ? 1U : 0U,
+              .reserved = 0};
     });
   }
   static std::uint64_t bound(const kvlab_codec* codec, std::uint64_t tokens) { return self(codec).bound(tokens); }
   static kvlab_status encode(const kvlab_codec* codec, const kvlab_encode_in* in, kvlab_encode_out* out,
                              kvlab_message* message) {
     return guarded(message, [&] {
-      const EncodeIn call{{in->view}, *in, Scratch(in->scratch)};
+      const EncodeIn call{{in->view}, *in, Scratch(in->scratch), (out->flags & KVLAB_PAST_CACHES) != 0};
       out->parts = self(codec).encode(call, std::span(out->bytes, out->capacity));
       out->size = out->parts.payload + out->parts.scales + out->parts.indices + out->parts.bases;
     });

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #define KVLAB_SIMD static inline __attribute__((always_inline))
+#define KVLAB_MEMBER __attribute__((always_inline))
 
 namespace {
 namespace simd {
@@ -121,16 +122,27 @@ KVLAB_SIMD I izero() { return _mm256_setzero_si256(); }
 KVLAB_SIMD I iset1(std::int32_t x) { return _mm256_set1_epi32(x); }
 KVLAB_SIMD I iset1_16(std::int16_t x) { return _mm256_set1_epi16(x); }
 KVLAB_SIMD I iload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+KVLAB_SIMD void istore(void* p, std::int64_t x) { __builtin_memcpy(p, &x, sizeof x); }
+KVLAB_SIMD void istore(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
 KVLAB_SIMD void istore(void* p, I x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
 KVLAB_SIMD I iadd(I a, I b) { return _mm256_add_epi32(a, b); }
 KVLAB_SIMD I isub(I a, I b) { return _mm256_sub_epi32(a, b); }
 KVLAB_SIMD I iand(I a, I b) { return _mm256_and_si256(a, b); }
 KVLAB_SIMD I ixor(I a, I b) { return _mm256_xor_si256(a, b); }
 KVLAB_SIMD I ior(I a, I b) { return _mm256_or_si256(a, b); }
+KVLAB_SIMD I inot(I a) { return _mm256_xor_si256(a, _mm256_set1_epi32(-1)); }
+KVLAB_SIMD I choose(I mask, I a, I b) {
+  return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b));
+}
 KVLAB_SIMD I iand_or(I a, I b, I c) { return _mm256_or_si256(_mm256_and_si256(a, b), c); }
 template <int N>
 KVLAB_SIMD I shift_left_32(I a) {
   return _mm256_slli_epi32(a, N);
+}
+KVLAB_SIMD I shift_left_32(I a, int n) { return _mm256_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+template <int N>
+KVLAB_SIMD I shift_right_32(I a) {
+  return _mm256_srli_epi32(a, N);
 }
 template <int N>
 KVLAB_SIMD I shift_right_16(I a) {
@@ -140,6 +152,20 @@ template <int N>
 KVLAB_SIMD I shift_right_16_signed(I a) {
   return _mm256_srai_epi16(a, N);
 }
+KVLAB_SIMD I min_words(I a, I b) { return _mm256_min_epu16(a, b); }
+KVLAB_SIMD I min_signed_16(I a, I b) { return _mm256_min_epi16(a, b); }
+KVLAB_SIMD I min_signed_32(I a, I b) { return _mm256_min_epi32(a, b); }
+KVLAB_SIMD I max_signed_16(I a, I b) { return _mm256_max_epi16(a, b); }
+KVLAB_SIMD I max_signed_32(I a, I b) { return _mm256_max_epi32(a, b); }
+KVLAB_SIMD bool low_words_above(I a, int x) {
+  const I low = _mm256_and_si256(a, _mm256_set1_epi32(0xFFFF));
+  return _mm256_movemask_epi8(_mm256_cmpgt_epi32(low, _mm256_set1_epi32(x))) == -1;
+}
+KVLAB_SIMD I ordered_32(I a) {  // a ^ (sign & 0x7F..)
+  return _mm256_xor_si256(a, _mm256_srli_epi32(_mm256_srai_epi32(a, 31), 1));
+}
+KVLAB_SIMD I ordered_16(I a) { return _mm256_xor_si256(a, _mm256_srli_epi16(_mm256_srai_epi16(a, 15), 1)); }
+KVLAB_SIMD F as_float(I a) { return _mm256_castsi256_ps(a); }
 KVLAB_SIMD F to_float(I a) { return _mm256_cvtepi32_ps(a); }
 KVLAB_SIMD I bits_of(F a) { return _mm256_castps_si256(a); }
 KVLAB_SIMD I to_int(F a) { return _mm256_cvtps_epi32(a); }
@@ -179,6 +205,22 @@ KVLAB_SIMD void store_bytes(void* p, I a) {
   const __m128i words = words_of(_mm256_and_si256(a, _mm256_set1_epi32(255)));
   _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(words, words));
 }
+KVLAB_SIMD __m128i upper_words(I a) {
+  a = _mm256_srli_epi32(a, 16);
+  return _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+}
+KVLAB_SIMD I upper_words(I a, I b) {
+  return _mm256_permute4x64_epi64(_mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16)), 0xD8);
+}
+KVLAB_SIMD std::int64_t third_bytes(I a) {
+  const __m128i words = _mm_and_si128(upper_words(a), _mm_set1_epi16(255));
+  return _mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+}
+KVLAB_SIMD I third_bytes(I a, I b, I c, I d) {
+  const I mask = _mm256_set1_epi16(255);
+  return _mm256_permute4x64_epi64(
+      _mm256_packus_epi16(_mm256_and_si256(upper_words(a, b), mask), _mm256_and_si256(upper_words(c, d), mask)), 0xD8);
+}
 
 // The sums over the elements of 8 registers, in their order.
 template <class V, class Add, class L32, class H32, class L64, class H64, class Low, class High>
@@ -194,6 +236,14 @@ KVLAB_SIMD V sums_of_each(V* v, Add add2, L32 l32, H32 h32, L64 l64, H64 h64, Lo
 KVLAB_SIMD I sums_of_each(I* v) {
   return sums_of_each(
       v, [](I a, I b) { return _mm256_add_epi32(a, b); }, [](I a, I b) { return _mm256_unpacklo_epi32(a, b); },
+      [](I a, I b) { return _mm256_unpackhi_epi32(a, b); }, [](I a, I b) { return _mm256_unpacklo_epi64(a, b); },
+      [](I a, I b) { return _mm256_unpackhi_epi64(a, b); },
+      [](I a, I b) { return _mm256_permute2x128_si256(a, b, 0x20); },
+      [](I a, I b) { return _mm256_permute2x128_si256(a, b, 0x31); });
+}
+KVLAB_SIMD I reduce_each_max(I* v) {
+  return sums_of_each(
+      v, [](I a, I b) { return _mm256_max_epi32(a, b); }, [](I a, I b) { return _mm256_unpacklo_epi32(a, b); },
       [](I a, I b) { return _mm256_unpackhi_epi32(a, b); }, [](I a, I b) { return _mm256_unpacklo_epi64(a, b); },
       [](I a, I b) { return _mm256_unpackhi_epi64(a, b); },
       [](I a, I b) { return _mm256_permute2x128_si256(a, b, 0x20); },
@@ -216,7 +266,9 @@ KVLAB_SIMD F reduce_each(F* v) {
       [](F a, F b) { return _mm256_permute2f128_ps(a, b, 0x31); });
 }
 
-// Past the caches: p is 64-byte aligned. Ends with fence().
+// Past the caches: p is aligned to what is written. Ends with fence().
+KVLAB_SIMD void stream(void* p, std::int64_t x) { _mm_stream_si64(static_cast<long long*>(p), x); }
+KVLAB_SIMD void stream(void* p, __m128i x) { _mm_stream_si128(static_cast<__m128i*>(p), x); }
 KVLAB_SIMD void stream(void* p, I x) { _mm256_stream_si256(static_cast<__m256i*>(p), x); }
 KVLAB_SIMD void fence() { _mm_sfence(); }
 

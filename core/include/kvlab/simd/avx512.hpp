@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #define KVLAB_SIMD static inline __attribute__((always_inline))
+#define KVLAB_MEMBER __attribute__((always_inline))
 
 namespace {
 namespace simd {
@@ -107,16 +108,25 @@ KVLAB_SIMD I izero() { return _mm512_setzero_si512(); }
 KVLAB_SIMD I iset1(std::int32_t x) { return _mm512_set1_epi32(x); }
 KVLAB_SIMD I iset1_16(std::int16_t x) { return _mm512_set1_epi16(x); }
 KVLAB_SIMD I iload(const void* p) { return _mm512_loadu_si512(p); }
+KVLAB_SIMD void istore(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
+KVLAB_SIMD void istore(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
 KVLAB_SIMD void istore(void* p, I x) { _mm512_storeu_si512(p, x); }
 KVLAB_SIMD I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
 KVLAB_SIMD I isub(I a, I b) { return _mm512_sub_epi32(a, b); }
 KVLAB_SIMD I iand(I a, I b) { return _mm512_and_si512(a, b); }
 KVLAB_SIMD I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
 KVLAB_SIMD I ior(I a, I b) { return _mm512_or_si512(a, b); }
-KVLAB_SIMD I iand_or(I a, I b, I c) { return _mm512_ternarylogic_epi32(a, b, c, 0xEA); }  // (a & b) | c
+KVLAB_SIMD I inot(I a) { return _mm512_ternarylogic_epi32(a, a, a, 0x55); }
+KVLAB_SIMD I choose(I mask, I a, I b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xCA); }  // a where mask is set
+KVLAB_SIMD I iand_or(I a, I b, I c) { return _mm512_ternarylogic_epi32(a, b, c, 0xEA); }       // (a & b) | c
 template <int N>
 KVLAB_SIMD I shift_left_32(I a) {
   return _mm512_slli_epi32(a, N);
+}
+KVLAB_SIMD I shift_left_32(I a, int n) { return _mm512_sll_epi32(a, _mm_cvtsi32_si128(n)); }
+template <int N>
+KVLAB_SIMD I shift_right_32(I a) {
+  return _mm512_srli_epi32(a, N);
 }
 template <int N>
 KVLAB_SIMD I shift_right_16(I a) {
@@ -126,6 +136,23 @@ template <int N>
 KVLAB_SIMD I shift_right_16_signed(I a) {
   return _mm512_srai_epi16(a, N);
 }
+KVLAB_SIMD I min_words(I a, I b) { return _mm512_min_epu16(a, b); }  // unsigned
+KVLAB_SIMD I min_signed_16(I a, I b) { return _mm512_min_epi16(a, b); }
+KVLAB_SIMD I min_signed_32(I a, I b) { return _mm512_min_epi32(a, b); }
+KVLAB_SIMD I max_signed_16(I a, I b) { return _mm512_max_epi16(a, b); }
+KVLAB_SIMD I max_signed_32(I a, I b) { return _mm512_max_epi32(a, b); }
+// Whether the low 16 bits of each 32 are above x.
+KVLAB_SIMD bool low_words_above(I a, int x) {
+  return _mm512_mask_cmple_epu16_mask(0x55555555U, a, _mm512_set1_epi16(static_cast<short>(x))) == 0;
+}
+// Bits of floats (f32; bf16 or f16) as integers in the same order, and back.
+KVLAB_SIMD I ordered_32(I a) {  // a ^ (sign & 0x7F..): the ternary operation is that
+  return _mm512_ternarylogic_epi32(a, _mm512_srai_epi32(a, 31), _mm512_set1_epi32(0x7FFFFFFF), 0x78);
+}
+KVLAB_SIMD I ordered_16(I a) {
+  return _mm512_ternarylogic_epi32(a, _mm512_srai_epi16(a, 15), _mm512_set1_epi16(0x7FFF), 0x78);
+}
+KVLAB_SIMD F as_float(I a) { return _mm512_castsi512_ps(a); }
 KVLAB_SIMD F to_float(I a) { return _mm512_cvtepi32_ps(a); }
 KVLAB_SIMD I bits_of(F a) { return _mm512_castps_si512(a); }
 KVLAB_SIMD I to_int(F a) { return _mm512_cvtps_epi32(a); }  // nearest, ties to even
@@ -167,6 +194,34 @@ KVLAB_SIMD void store_half(void* p, I a) { _mm256_storeu_si256(static_cast<__m25
 // The low 16 and the low 8 bits of each 32-bit integer.
 KVLAB_SIMD void store_words(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a)); }
 KVLAB_SIMD void store_bytes(void* p, I a) { _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
+// Of each 32-bit integer the upper 16 bits, and the lower 8 of those.
+KVLAB_SIMD __m256i upper_words(I a) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16)); }
+KVLAB_SIMD I upper_words(I a, I b) {
+  const I evens = _mm512_cvtepu8_epi16(_mm256_set_epi8(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32,
+                                                       30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0));
+  const I odd = _mm512_add_epi16(evens, _mm512_set1_epi16(1));
+  return _mm512_permutex2var_epi16(a, odd, b);
+}
+KVLAB_SIMD __m128i third_bytes(I a) {
+#if defined(__AVX512VBMI__)
+  const I thirds = _mm512_broadcast_i32x4(_mm_set_epi8(62, 58, 54, 50, 46, 42, 38, 34, 30, 26, 22, 18, 14, 10, 6, 2));
+  return _mm512_castsi512_si128(_mm512_permutexvar_epi8(thirds, a));
+#else
+  return _mm512_cvtepi32_epi8(_mm512_srli_epi32(a, 16));
+#endif
+}
+KVLAB_SIMD I third_bytes(I a, I b, I c, I d) {
+#if defined(__AVX512VBMI__)
+  const I thirds =
+      _mm512_castsi256_si512(_mm256_set_epi8(126, 122, 118, 114, 110, 106, 102, 98, 94, 90, 86, 82, 78, 74, 70, 66, 62,
+                                             58, 54, 50, 46, 42, 38, 34, 30, 26, 22, 18, 14, 10, 6, 2));
+  const I low = _mm512_permutex2var_epi8(a, thirds, b);
+  return _mm512_inserti64x4(low, _mm512_castsi512_si256(_mm512_permutex2var_epi8(c, thirds, d)), 1);
+#else
+  return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(upper_words(a, b))),
+                            _mm512_cvtepi16_epi8(upper_words(c, d)), 1);
+#endif
+}
 
 // The sums over the elements of 16 registers, in their order.
 template <class V, class Add, class L32, class H32, class L64, class H64, class Low, class High>
@@ -189,6 +244,13 @@ KVLAB_SIMD I sums_of_each(I* v) {
       [](I a, I b) { return _mm512_unpackhi_epi64(a, b); }, [](I a, I b) { return _mm512_shuffle_i32x4(a, b, 0x88); },
       [](I a, I b) { return _mm512_shuffle_i32x4(a, b, 0xDD); });
 }
+KVLAB_SIMD I reduce_each_max(I* v) {
+  return sums_of_each(
+      v, [](I a, I b) { return _mm512_max_epi32(a, b); }, [](I a, I b) { return _mm512_unpacklo_epi32(a, b); },
+      [](I a, I b) { return _mm512_unpackhi_epi32(a, b); }, [](I a, I b) { return _mm512_unpacklo_epi64(a, b); },
+      [](I a, I b) { return _mm512_unpackhi_epi64(a, b); }, [](I a, I b) { return _mm512_shuffle_i32x4(a, b, 0x88); },
+      [](I a, I b) { return _mm512_shuffle_i32x4(a, b, 0xDD); });
+}
 struct Adds {
   KVLAB_SIMD F of(F a, F b) { return _mm512_add_ps(a, b); }
 };
@@ -206,7 +268,9 @@ KVLAB_SIMD F reduce_each(F* v) {
       [](F a, F b) { return _mm512_shuffle_f32x4(a, b, 0xDD); });
 }
 
-// Past the caches: p is 64-byte aligned. Ends with fence().
+// Past the caches: p is aligned to what is written. Ends with fence().
+KVLAB_SIMD void stream(void* p, __m128i x) { _mm_stream_si128(static_cast<__m128i*>(p), x); }
+KVLAB_SIMD void stream(void* p, __m256i x) { _mm256_stream_si256(static_cast<__m256i*>(p), x); }
 KVLAB_SIMD void stream(void* p, I x) { _mm512_stream_si512(static_cast<__m512i*>(p), x); }
 KVLAB_SIMD void fence() { _mm_sfence(); }
 
