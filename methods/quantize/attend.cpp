@@ -35,14 +35,9 @@ void Attend::prepare(const float* queries, std::uint64_t count, void* prepared) 
   if (fast_ == nullptr || format_.per_channel) return;
   const std::int32_t largest_code = format_.symmetric ? 1 << (bits_ - 1) : (1 << bits_) - 1;
   for (std::uint64_t q = 0; q < count; ++q) {
-    const float* query = queries + q * format_.channels;
-    const std::int16_t* integers = p.integers + q * row_stride();
-    p.rounded[q] = fast_->round_query(query, format_.channels, bits_, largest_code, p.integers + q * row_stride());
-    for_groups(format_, [&](std::uint64_t g, std::uint64_t from, std::uint64_t to) {
-      float sum = 0;
-      for (std::uint64_t c = from; c < to; ++c) sum += static_cast<float>(integers[fast_->place(c, bits_)]);
-      p.group_sums[q * format_.groups() + g] = sum;
-    });
+    p.rounded[q] = fast_->round_query(queries + q * format_.channels, format_.channels, bits_, largest_code,
+                                      format_.group, p.integers + q * row_stride(),
+                                      p.group_sums + q * format_.groups());
   }
 }
 
@@ -309,8 +304,8 @@ void Attend::add_channels(Tile part, const float* weights, std::uint64_t queries
   std::array<Rounded, batch> rounded{};
   const std::int32_t largest_code = format_.symmetric ? 1 << (bits_ - 1) : (1 << bits_) - 1;
   for (std::uint64_t q = 0; q < queries; ++q) {
-    rounded[q] =
-        fast_->round_query(weights + q * stride, part.count, bits_, largest_code, integers.data() + q * weight_stride);
+    rounded[q] = fast_->round_query(weights + q * stride, part.count, bits_, largest_code, part.count,
+                                    integers.data() + q * weight_stride, nullptr);
   }
   fast_->dots(part.rows, integers.data(), weight_stride, rounded.data(), queries, part.scales, part.zeros, out.data(),
               most_channels + 64);

@@ -53,10 +53,10 @@ struct Kernels {
   std::uint64_t register_bytes;
 
   // `count` <= 512 f32 into padded(count) integers, in the order in which dots meets codes of that width;
-  // `largest_code` bounds what they will be multiplied with.
+  // `largest_code` bounds what they will be multiplied with. group_sums, where not null: of the integers of each
+  // `group` elements.
   Rounded (*round_query)(const float* x, std::uint64_t count, unsigned bits, std::int32_t largest_code,
-                         std::int16_t* out);
-  std::uint64_t (*place)(std::uint64_t i, unsigned bits);  // of integer i in there
+                         std::uint64_t group, std::int16_t* out, float* group_sums);
   // The products x[i] * scales[i], in their own order, a zero after an odd count.
   Rounded (*round_weights)(const float* x, const float* scales, std::uint64_t count, std::int16_t* out);
   // The products x[r] * scales[r * groups + g] as group_sums wants them; rounded[groups].

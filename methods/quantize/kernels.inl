@@ -139,7 +139,6 @@ namespace {
 constexpr quantize::Kernels all_kernels{
     .register_bytes = simd::bytes,
     .round_query = &round_query,
-    .place = &place,
     .round_weights = &round_weights,
     .round_group_weights = &round_group_weights,
     .group_dot = &group_dot,

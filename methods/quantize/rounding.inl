@@ -10,38 +10,40 @@ KVLAB_SIMD float largest_of(const float* x, std::uint64_t count) {
   return simd::largest(most);
 }
 
-// Integers of x * limit / largest, |x| <= largest; `to(i)` is where integer i goes.
-template <class Place>
-KVLAB_SIMD Rounded round_to(const float* x, std::uint64_t count, float limit, std::int16_t* out, Place to) {
+Rounded round_query(const float* x, std::uint64_t count, unsigned bits, std::int32_t largest_code, std::uint64_t group,
+                    std::int16_t* out, float* group_sums) {
+  // largest_code * limit * count stays below 2^31.
+  const std::uint64_t fits = 0x7FFFFFFFU / (static_cast<std::uint64_t>(largest_code) * (count > 0 ? count : 1));
+  const auto limit = static_cast<float>(least(fits, 32767));
   const float largest = largest_of(x, count);
   // The division must not overflow: what is that small is zero beside any score.
   const bool nothing = !(largest > 1e-30F);
   const F by = simd::set1(nothing ? 0.0F : limit / largest);
-  alignas(64) std::int32_t rounded[simd::floats];
-  std::int32_t sum = 0;
-  for (std::uint64_t i = 0; i < count; i += simd::floats) {
-    const std::uint64_t now = least(count - i, simd::floats);
-    simd::istore(rounded, simd::to_int(simd::mul(simd::load_first(x + i, static_cast<int>(now)), by)));
-    for (std::uint64_t j = 0; j < now; ++j) {
-      sum += rounded[j];
-      out[to(i + j)] = static_cast<std::int16_t>(rounded[j]);
+  const std::uint64_t size = quantize::padded(count);
+  alignas(64) std::int16_t in_order[quantize::most_channels];
+  std::int16_t* to = bits == 8 ? out : in_order;
+  I sum = simd::izero();
+  for (std::uint64_t i = 0; i < size; i += simd::floats) {
+    const int now = i < count ? static_cast<int>(least(count - i, simd::floats)) : 0;
+    const I rounded = simd::to_int(simd::mul(simd::load_first(x + i, now), by));
+    sum = simd::iadd(sum, rounded);
+    simd::store_words(to + i, rounded);
+  }
+  if (group_sums != nullptr) {
+    for (std::uint64_t from = 0; from < count; from += group) {
+      std::int32_t of_group = 0;
+      for (std::uint64_t i = from; i < least(from + group, count); ++i) of_group += to[i];
+      *group_sums++ = static_cast<float>(of_group);
     }
   }
-  return {nothing ? 0.0F : largest / limit, static_cast<float>(sum)};
-}
-
-std::uint64_t place(std::uint64_t i, unsigned bits) {
-  if (bits == 8) return i;
-  const std::uint64_t in_step = i % step_codes<4>;
-  return i - in_step + in_step % 4 * words + in_step / 4;
-}
-
-Rounded round_query(const float* x, std::uint64_t count, unsigned bits, std::int32_t largest_code, std::int16_t* out) {
-  // largest_code * limit * count stays below 2^31.
-  const std::uint64_t fits = 0x7FFFFFFFU / (static_cast<std::uint64_t>(largest_code) * (count > 0 ? count : 1));
-  const auto limit = static_cast<float>(least(fits, 32767));
-  __builtin_memset(out, 0, quantize::padded(count) * sizeof(std::int16_t));
-  return round_to(x, count, limit, out, [bits](std::uint64_t i) { return place(i, bits); });
+  if (bits != 8) {  // as dots meets codes of 4 bits
+    for (std::uint64_t step = 0; step < size; step += step_codes<4>) {
+      for (std::uint64_t i = 0; i < words; ++i) {
+        for (std::uint64_t j = 0; j < 4; ++j) out[step + j * words + i] = in_order[step + 4 * i + j];
+      }
+    }
+  }
+  return {nothing ? 0.0F : largest / limit, static_cast<float>(simd::sum_int(sum))};
 }
 
 Rounded round_weights(const float* x, const float* scales, std::uint64_t count, std::int16_t* out) {
