@@ -35,9 +35,9 @@ void Attend::prepare(const float* queries, std::uint64_t count, void* prepared) 
   if (fast_ == nullptr || format_.per_channel) return;
   const std::int32_t largest_code = format_.symmetric ? 1 << (bits_ - 1) : (1 << bits_) - 1;
   for (std::uint64_t q = 0; q < count; ++q) {
-    p.rounded[q] = fast_->round_query(queries + q * format_.channels, format_.channels, bits_, largest_code,
-                                      format_.group, p.integers + q * row_stride(),
-                                      p.group_sums + q * format_.groups());
+    p.rounded[q] =
+        fast_->round_query(queries + q * format_.channels, format_.channels, bits_, largest_code, format_.group,
+                           p.integers + q * row_stride(), p.group_sums + q * format_.groups());
   }
 }
 

@@ -140,6 +140,7 @@ void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t grou
     }
   }
   constexpr float bias = Bits == 4 && Signed ? 8 : 0;
+  constexpr bool has_zeros = !Signed || bias != 0;
   for (std::uint64_t r = 0; r < rows.rows; r += height) {
     prefetch(rows, r * rows.row_bytes, (r + height) * rows.row_bytes);
     const std::uint8_t* row[height];
@@ -170,7 +171,7 @@ void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t grou
         for (int h = 0; h < H; ++h) {
           F& total = totals[h * height + t];
           total = simd::fma(simd::to_float(sums[h * height + t]), scale, total);
-          total = simd::fma(zero, simd::load(zero_sums[h][first]), total);
+          if constexpr (has_zeros) total = simd::fma(zero, simd::load(zero_sums[h][first]), total);
         }
       }
     }
