@@ -134,7 +134,6 @@ KVLAB_SIMD I inot(I a) { return _mm256_xor_si256(a, _mm256_set1_epi32(-1)); }
 KVLAB_SIMD I choose(I mask, I a, I b) {
   return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b));
 }
-KVLAB_SIMD I iand_or(I a, I b, I c) { return _mm256_or_si256(_mm256_and_si256(a, b), c); }
 template <int N>
 KVLAB_SIMD I shift_left_32(I a) {
   return _mm256_slli_epi32(a, N);
@@ -201,10 +200,6 @@ KVLAB_SIMD __m128i words_of(I a) {
   return _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
 }
 KVLAB_SIMD void store_words(void* p, I a) { _mm_storeu_si128(static_cast<__m128i*>(p), words_of(a)); }
-KVLAB_SIMD void store_bytes(void* p, I a) {
-  const __m128i words = words_of(_mm256_and_si256(a, _mm256_set1_epi32(255)));
-  _mm_storel_epi64(static_cast<__m128i*>(p), _mm_packus_epi16(words, words));
-}
 KVLAB_SIMD __m128i upper_words(I a) {
   a = _mm256_srli_epi32(a, 16);
   return _mm_packus_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));

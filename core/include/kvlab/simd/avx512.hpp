@@ -118,7 +118,6 @@ KVLAB_SIMD I ixor(I a, I b) { return _mm512_xor_si512(a, b); }
 KVLAB_SIMD I ior(I a, I b) { return _mm512_or_si512(a, b); }
 KVLAB_SIMD I inot(I a) { return _mm512_ternarylogic_epi32(a, a, a, 0x55); }
 KVLAB_SIMD I choose(I mask, I a, I b) { return _mm512_ternarylogic_epi32(mask, a, b, 0xCA); }  // a where mask is set
-KVLAB_SIMD I iand_or(I a, I b, I c) { return _mm512_ternarylogic_epi32(a, b, c, 0xEA); }       // (a & b) | c
 template <int N>
 KVLAB_SIMD I shift_left_32(I a) {
   return _mm512_slli_epi32(a, N);
@@ -191,9 +190,8 @@ KVLAB_SIMD F lookup(F table, I indexes) { return _mm512_permutexvar_ps(indexes, 
 KVLAB_SIMD I ilookup(I table, I indexes) { return _mm512_permutexvar_epi32(indexes, table); }
 KVLAB_SIMD std::int32_t sum_int(I a) { return _mm512_reduce_add_epi32(a); }
 KVLAB_SIMD void store_half(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_castsi512_si256(a)); }
-// The low 16 and the low 8 bits of each 32-bit integer.
+// The low 16 bits of each 32-bit integer.
 KVLAB_SIMD void store_words(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a)); }
-KVLAB_SIMD void store_bytes(void* p, I a) { _mm_storeu_si128(static_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
 // Of each 32-bit integer the upper 16 bits, and the lower 8 of those.
 KVLAB_SIMD __m256i upper_words(I a) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(a, 16)); }
 KVLAB_SIMD I upper_words(I a, I b) {
