@@ -80,7 +80,7 @@ Segment HeadEncoder::block(std::uint8_t rung, const TokenRows& rows, const Posit
     out.bytes = reinterpret_cast<std::uint8_t*>(piece->data());
     out.flags = past_caches_ ? KVLAB_PAST_CACHES : 0;
     codec.encode(in, out);
-    return encoded(out, rung, first, count, std::move(piece));
+    return segment_of(out, rung, first, count, std::move(piece));
   }
   out.bytes = workspace_.encoded.ensure<std::uint8_t>(out.capacity);
   codec.encode(in, out);
@@ -105,15 +105,15 @@ Segment HeadEncoder::put(const kvlab_encode_out& out, std::uint8_t rung, std::ui
                          Promise* room) const {
   auto piece = allocate(out.size, room);
   copy(piece->data(), reinterpret_cast<const std::byte*>(out.bytes), out.size);
-  return encoded(out, rung, first, count, std::move(piece));
+  return segment_of(out, rung, first, count, std::move(piece));
 }
 
 std::shared_ptr<Piece> HeadEncoder::allocate(std::uint64_t bytes, Promise* room) const {
   return room == nullptr ? arena_.allocate(bytes, bytes) : arena_.allocate(bytes, bytes, *room);
 }
 
-Segment HeadEncoder::encoded(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
-                             std::shared_ptr<Piece> piece) {
+Segment HeadEncoder::segment_of(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first,
+                                std::uint64_t count, std::shared_ptr<Piece> piece) {
   const Bytes bytes{out.parts.payload, out.parts.scales, out.parts.indices, out.parts.bases, 0};
   return {first, count, count, piece->data(), out.size, true, rung, bytes, std::move(piece)};
 }

@@ -41,8 +41,8 @@ class HeadEncoder {
   [[nodiscard]] Segment put(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
                             Promise* room) const;
   [[nodiscard]] std::shared_ptr<Piece> allocate(std::uint64_t bytes, Promise* room) const;
-  static Segment encoded(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
-                         std::shared_ptr<Piece> piece);
+  static Segment segment_of(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t first, std::uint64_t count,
+                            std::shared_ptr<Piece> piece);
   void copy_rows(std::byte* to, const TokenRows& rows, std::uint64_t count) const;
   void copy(std::byte* to, const std::byte* from, std::uint64_t bytes) const;
 

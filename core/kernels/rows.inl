@@ -76,7 +76,7 @@ void dots_of(const kvlab_rows& rows, const float* arranged, float* out, std::uin
       }
     }
     alignas(64) float totals[simd::floats];
-    simd::store(totals, simd::reduce_each<simd::Adds>(sums));
+    simd::store(totals, simd::sum_each(sums));
     const std::uint64_t left = rows.tokens - t0;
     if (left >= height) {
 #pragma GCC unroll 4

@@ -9,7 +9,9 @@
 //       |    -     |  -  | code | its fraction       |    of 4 bits: shifted right by 3
 //
 // The nudge is above what a product may differ from its quotient, so that where a fraction is up to twice the nudge the
-// rounding is in doubt, and nowhere else is it. There, 1 to 2 rows of 128 in a hundred, the divisions are done.
+// rounding is in doubt, and nowhere else is it. There, up to 2 rows of 128 in a hundred, the divisions are done. In
+// units of the fraction, 2^-16, codes of 8 bits are off by: 1 for the inverse (255.5 * 2^-24), 1 for half a place of
+// the sum, whose last bit is worth 2, and .5 for half a place of the quotient. Those of 4 bits by less than .2.
 
 namespace {
 
@@ -18,9 +20,9 @@ constexpr std::uint64_t pair = 2 * simd::floats;
 template <unsigned Bits>
 struct Fixed {
   static constexpr float power = Bits == 4 ? 16 : 256;
-  static constexpr int nudge = Bits == 4 ? 1 : 4;  // units of the fraction; products are off by less than .2 and 2.6
+  static constexpr int nudge = Bits == 4 ? 1 : 4;  // units of the fraction
   static constexpr int field = Bits == 4 ? 0xF : 0xFF;
-  // Negative codes are from half the power on: their sign is the wrong way round.
+  // Signed codes lie half the power too high: their sign bits are the wrong way round.
   static constexpr int sign = Bits == 4 ? 0x88 : 0x8080;
 
   KVLAB_SIMD F added(bool is_signed) {
@@ -39,7 +41,8 @@ KVLAB_SIMD I paired(I even, I odd) {
 }
 
 // The codes of x[0 .. count) in count / pair registers; the scales of even and of odd elements. False where divisions
-// must be done. Fetches what lies `ahead` bytes on: the hardware does not while a segment is computed.
+// must be done. Fetches what lies `ahead` bytes on, where that is not 0: the hardware does not while a segment is
+// computed.
 template <kvlab_dtype D, unsigned Bits, bool Signed>
 KVLAB_SIMD bool quick_codes(const void* x, std::uint64_t count, const Scaling& of_even, const Scaling& of_odd,
                             std::int64_t ahead, I* codes) {
@@ -49,8 +52,8 @@ KVLAB_SIMD bool quick_codes(const void* x, std::uint64_t count, const Scaling& o
 #pragma GCC unroll 8
   for (std::uint64_t c = 0; c < count; c += pair) {
     constexpr std::uint64_t step = pair * element_bytes<D>;
-    for (std::uint64_t at = 0; at < step; at += 64) {
-      if (step < 64 && c * element_bytes<D> % 64 != 0) continue;
+    for (std::uint64_t at = 0; ahead != 0 && at < step; at += 64) {
+      if (c * element_bytes<D> % 64 != 0) continue;  // a line once
       _mm_prefetch(static_cast<const char*>(x) + c * element_bytes<D> + at + ahead, _MM_HINT_T1);
     }
     F even;

@@ -79,7 +79,7 @@ void dots_of(const CodeRows& rows, const std::int16_t* x, std::uint64_t x_stride
     for (int i = 0; i < simd::floats; ++i) sums[i] = simd::izero();
     for (std::uint64_t s = 0; s < steps; ++s) dot_step<Bits, Signed, H, height>(row, s, x, x_stride, sums);
     alignas(64) float totals[simd::floats];
-    simd::store(totals, simd::to_float(simd::sums_of_each(sums)));
+    simd::store(totals, simd::to_float(simd::sum_each(sums)));
     put_results<H, height>(totals, rows, r, out, out_stride);
   }
   constexpr float bias = Bits == 4 && Signed ? 8 : 0;
@@ -140,7 +140,7 @@ void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t grou
     }
   }
   constexpr float bias = Bits == 4 && Signed ? 8 : 0;
-  constexpr bool has_zeros = !Signed || bias != 0;
+  constexpr bool has_offsets = !Signed || bias != 0;
   for (std::uint64_t r = 0; r < rows.rows; r += height) {
     prefetch(rows, r * rows.row_bytes, (r + height) * rows.row_bytes);
     const std::uint8_t* row[height];
@@ -171,12 +171,12 @@ void group_dots_of(const CodeRows& rows, std::uint64_t group, std::uint64_t grou
         for (int h = 0; h < H; ++h) {
           F& total = totals[h * height + t];
           total = simd::fma(simd::to_float(sums[h * height + t]), scale, total);
-          if constexpr (has_zeros) total = simd::fma(zero, simd::load(zero_sums[h][first]), total);
+          if constexpr (has_offsets) total = simd::fma(zero, simd::load(zero_sums[h][first]), total);
         }
       }
     }
     alignas(64) float results[simd::floats];
-    simd::store(results, simd::reduce_each<simd::Adds>(totals));
+    simd::store(results, simd::sum_each(totals));
     for (int h = 0; h < H; ++h) {
       for (int t = 0; t < height; ++t) results[h * height + t] *= rounded[h].factor;
     }

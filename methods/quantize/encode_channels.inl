@@ -23,7 +23,7 @@ KVLAB_SIMD ChannelScales fit_channels(const EncodeSetting& s, const std::uint8_t
     }
   }
   F largest[2];
-  F smallest[2];
+  F smallest[2] = {simd::zero(), simd::zero()};
   const auto numbers = [&](auto of, F* to) __attribute__((always_inline)) {
     if constexpr (D == KVLAB_F32) {
       simd::split(number_of<D>(of(found[0])), number_of<D>(of(found[registers - 1])), to[0], to[1]);
@@ -33,7 +33,7 @@ KVLAB_SIMD ChannelScales fit_channels(const EncodeSetting& s, const std::uint8_t
     }
   };
   numbers([](const auto& f) __attribute__((always_inline)) { return f.most; }, largest);
-  numbers([](const auto& f) __attribute__((always_inline)) { return f.least; }, smallest);
+  if constexpr (!Signed) numbers([](const auto& f) __attribute__((always_inline)) { return f.lowest; }, smallest);
   const ChannelScales by{fit(s, largest[0], smallest[0]), fit(s, largest[1], smallest[1]), false};
   const auto store = [&](F even, F odd, std::uint8_t* to) __attribute__((always_inline)) {
     F first;
@@ -56,11 +56,11 @@ void encode_channel_rows(const EncodeSetting& s, const kvlab_view& view, std::ui
   const std::uint64_t tokens = view.tokens;
   const std::uint64_t row_bytes = (tokens * s.bits + 7) / 8;
   const std::uint64_t row_step = static_cast<std::uint64_t>(view.token_stride) * element_bytes<D>;
-  const std::uint64_t in_byte = 8 % s.bits == 0 ? 8 / s.bits : 1;  // tokens that share a byte of a tile
+  // Tokens whose codes share a byte of a tile (0: they share none), and those that go by tiles; the rest is packed.
+  const std::uint64_t in_byte = 8 % s.bits == 0 ? 8 / s.bits : 0;
   const std::uint64_t tile = 16 * in_byte;
-  const std::uint64_t whole =
-      8 % s.bits == 0 ? tokens / tile * tile : 0;  // tokens that go by tiles; the others are packed
-  const std::uint64_t rounded = (tokens - whole + 15) / 16 * 16;
+  const std::uint64_t whole = in_byte == 0 ? 0 : tokens / tile * tile;
+  const std::uint64_t rest_stride = (tokens - whole + 15) / 16 * 16;
   const I mask = simd::iset1(static_cast<int>(((1U << s.bits) - 1U) * 0x01010000U));
   alignas(64) std::uint8_t rows[16 * pair] = {};
   for (std::uint64_t c = 0; c < view.channels; c += pair) {
@@ -94,10 +94,10 @@ void encode_channel_rows(const EncodeSetting& s, const kvlab_view& view, std::ui
       for (std::uint64_t r = 0; r < least(16, tokens - t); ++r) {
         simd::istore(rows + r * pair, simd::upper_words(code(t + r)));
       }
-      transpose(bytes + t - whole, rounded);
+      transpose(bytes + t - whole, rest_stride);
     }
     for (std::uint64_t i = 0; whole < tokens && i < pair; ++i) {
-      pack(bytes + i * rounded, s.bits, tokens - whole, to + i * row_bytes + whole * s.bits / 8);
+      pack(bytes + i * rest_stride, s.bits, tokens - whole, to + i * row_bytes + whole * s.bits / 8);
     }
   }
 }

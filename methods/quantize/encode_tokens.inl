@@ -5,17 +5,17 @@ namespace {
 
 constexpr std::int64_t tokens_ahead = 8192;  // bytes
 
-template <kvlab_dtype D, bool Signed, unsigned Group>
+template <kvlab_dtype D, bool Signed>
 KVLAB_SIMD Extremes<D, Signed> extremes(const void* x, std::uint64_t group) {
   Extremes<D, Signed> found;
 #pragma GCC unroll 8
-  for (std::uint64_t at = 0; at < (Group == 0 ? group : Group) * element_bytes<D>; at += simd::bytes) {
+  for (std::uint64_t at = 0; at < group * element_bytes<D>; at += simd::bytes) {
     found.include(simd::iload(static_cast<const char*>(x) + at));
   }
   return found;
 }
 
-// The upper halves of the integers hold one half of the numbers, the lower the other.
+// Each half of an integer holds a number: the larger, in the upper half.
 template <kvlab_dtype D>
 KVLAB_SIMD I larger_half(I order) {
   return D == KVLAB_F32 ? order : simd::max_signed_32(order, simd::shift_left_32<16>(order));
@@ -84,17 +84,17 @@ void encode_segments(const EncodeSetting& s, const kvlab_view& view, std::uint8_
     return static_cast<const std::uint8_t*>(view.base) + offset * element_bytes<D>;
   };
   I most[simd::floats] = {};
-  I least_not[simd::floats] = {};  // its complement: of the largest there is a reduction
+  I lowest_not[simd::floats] = {};  // its complement: of the largest there is a reduction
   Fits fits;
   for (std::uint64_t p = 0; p < segments; p += simd::floats) {
     const std::uint64_t now = least(segments - p, simd::floats);
     for (std::uint64_t i = 0; i < now; ++i) {
-      const auto found = extremes<D, Signed, Group>(at(p + i), group);
+      const auto found = extremes<D, Signed>(at(p + i), group);
       most[i] = larger_half<D>(found.most);
-      if constexpr (!Signed) least_not[i] = larger_half<D>(simd::inot(found.least));
+      if constexpr (!Signed) lowest_not[i] = larger_half<D>(simd::inot(found.lowest));
     }
-    const F largest = number_of<D>(simd::reduce_each_max(most));
-    const F smallest = Signed ? simd::zero() : number_of<D>(simd::inot(simd::reduce_each_max(least_not)));
+    const F largest = number_of<D>(simd::max_each(most));
+    const F smallest = Signed ? simd::zero() : number_of<D>(simd::inot(simd::max_each(lowest_not)));
     const Scaling all = fit(s, largest, smallest);
     store_scales(s, all.scale, now, scales + p * scale_size(s));
     if constexpr (!Signed) store_scales(s, all.zero, now, zeros + p * scale_size(s));

@@ -40,7 +40,7 @@ struct EncodeSetting {
   bool is_signed;        // symmetric
   unsigned scale_dtype;  // a quantize::ScaleDtype
   std::uint64_t group;   // channels (per token)
-  bool past_caches;      // codes are 64-byte aligned, and will not be read soon
+  bool past_caches;      // codes are 64-byte aligned, and will not be read soon (per token)
 };
 
 // What a vector became: x ~ factor * integer, and the sum of the integers (exact: below 2^24).
@@ -72,6 +72,7 @@ struct Kernels {
                std::uint64_t queries, const float* scales, const float* zeros, float* out, std::uint64_t out_stride);
   // The same with `groups` scales a row, each of `group` codes (group * bits a multiple of 32). group_sums[q * groups +
   // g] is the sum of x_q's integers in a group; scales and zeros are [rows, groups], readable 16 floats past their end.
+  // zeros: null where codes are signed.
   void (*group_dots)(const CodeRows& rows, std::uint64_t group, std::uint64_t groups, const std::int16_t* x,
                      std::uint64_t x_stride, const Rounded* rounded, const float* group_sums, std::uint64_t queries,
                      const float* scales, const float* zeros, float* out, std::uint64_t out_stride);

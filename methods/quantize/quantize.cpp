@@ -60,12 +60,13 @@ struct Quantize : kvlab::Codec {
   [[nodiscard]] std::uint64_t block_tokens() const { return format.per_channel && group > 0 ? group : 128; }
   // A block at a time in attention, unless it is a long one.
   [[nodiscard]] bool whole_blocks() const { return block_tokens() <= 256; }
-  [[nodiscard]] bool fills_bound() const { return true; }
+  // Rows per channel are written a piece at a time, which suits scratch better.
+  [[nodiscard]] bool fills_bound() const { return !format.per_channel; }
   [[nodiscard]] std::uint64_t bound(std::uint64_t tokens) const {
     return format.code_bytes(tokens) + format.scale_bytes(tokens);
   }
   [[nodiscard]] std::uint64_t encode_scratch() const {
-    return kvlab::Scratch::size<float>(block_tokens() * std::max<std::uint64_t>(format.channels, 8) + 128);
+    return kvlab::Scratch::size<float>(block_tokens() * format.channels + 128);
   }
 
   kvlab_parts encode(const kvlab::EncodeIn& in, std::span<std::uint8_t> out) const {

@@ -22,12 +22,12 @@ template <kvlab_dtype D, bool Signed>
 struct Extremes {
   static constexpr bool wide = D == KVLAB_F32;
   I most = simd::iset1(static_cast<int>(Signed ? 0U : wide ? 0x80000000U : 0x80008000U));
-  I least = simd::iset1(wide ? 0x7FFFFFFF : 0x7FFF7FFF);
+  I lowest = simd::iset1(wide ? 0x7FFFFFFF : 0x7FFF7FFF);
 
   KVLAB_MEMBER void include(I bits) {
     const I x = Signed ? simd::iand(bits, simd::iset1(wide ? 0x7FFFFFFF : 0x7FFF7FFF)) : ordered<D>(bits);
     most = wide ? simd::max_signed_32(most, x) : simd::max_signed_16(most, x);
-    if constexpr (!Signed) least = wide ? simd::min_signed_32(least, x) : simd::min_signed_16(least, x);
+    if constexpr (!Signed) lowest = wide ? simd::min_signed_32(lowest, x) : simd::min_signed_16(lowest, x);
   }
 };
 
@@ -93,7 +93,8 @@ KVLAB_SIMD Scaling fit(const EncodeSetting& s, F largest, F smallest) {
 
 // 0 where products with the inverse will do: it is finite (for a scale of 0 it is 0, and then all codes are), and no
 // product leaves the codes by half a step. So not where a scale is below f16's normal numbers and lost digits, not
-// where it was cut off at f16's end, and not where rounding a zero or a scale left an extreme outside.
+// where it was cut off at f16's end, and not where rounding a zero or a scale left an extreme outside. (Symmetric codes
+// have no zero, and a scale that was rounded by 2^-9 moves the largest of 127 steps by a quarter of one.)
 KVLAB_SIMD F doubt_of(const EncodeSetting& s, F largest, F smallest, const Scaling& by) {
   const F one = simd::set1(1);
   F good = simd::keep_if_above(one, by.scale, simd::set1(s.scale_dtype == 0 ? 6.2e-5F : 1e-30F));

@@ -31,7 +31,7 @@ EXPECTED = {
     "out_of_memory": ("out_of_memory", "misbehave: out of memory"),
     "wrong_sum": ("failed", "misbehave: encode's parts do not add up to its size"),
     "too_long": ("failed", "misbehave: encode wrote more than bound() said"),
-    "too_short": ("failed", "misbehave: encode wrote less than bound() said"),
+    "too_short": ("failed", "misbehave: encode did not fill bound()"),
     "invalid_at_create": ("failed", "misbehave: these parameters do not go together"),
     "spam": ("crashed", "it said: a line that nobody reads"),
     "huge_bound": ("failed", "misbehave: bound(64) is above 1 TiB"),

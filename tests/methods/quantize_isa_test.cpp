@@ -191,7 +191,7 @@ TEST(QuantizeIsa, EverySettingIsTheReferences) {
   for (const char* bits : {"2", "3", "4", "5", "6", "8"}) {
     for (const char* symmetric : {"true", "false"}) {
       for (const char* scales : {"per_token", "per_channel"}) {
-        for (const char* group : {"0", "16", "32", "64", "7", "48", "300"}) {
+        for (const char* group : {"0", "16", "32", "64", "128", "7", "48", "300"}) {
           for (const std::uint32_t head_dim : {1U, 33U, 64U, 80U, 96U, 128U, 256U, 512U}) {
             ++turn;
             if (turn % every != 0) continue;
@@ -221,7 +221,7 @@ TEST(QuantizeIsa, EveryLengthOfTheCommonSettings) {
 
 void check_awkward(const std::vector<float>& rows, std::uint32_t channels) {
   std::size_t turn = 0;
-  for (const char* bits : {"2", "4", "8"}) {
+  for (const char* bits : {"3", "4", "8"}) {
     for (const char* symmetric : {"true", "false"}) {
       for (const char* scales : {"per_token", "per_channel"}) {
         for (const char* group : {"0", "32"}) {
@@ -264,9 +264,8 @@ TEST(QuantizeIsa, AwkwardNumbers) {
         case 4:
           x = c % 2 == 0 ? 5e-7F : -3e-7F;
           break;
-        case 5:  // far from 0: rounding the zero leaves the range
-          x = c == 9 ? -0.0F : 1000.0F + static_cast<float>(c % 3);
-          x = t % 16 == 5 ? x : -0.0F;
+        case 5:  // far from 0, where rounding the zero (in bf16 to 1000 and to 1004) leaves an end outside
+          x = t % 16 == 5 ? -0.0F : (t % 32 == 13 ? 1001.3F : 1003.0F) + static_cast<float>(c % 3) / 8;
           break;
         case 6:  // its scale is beyond f16
           x = (c % 2 == 0 ? 3e9F : -1e8F) * static_cast<float>(c);
@@ -280,26 +279,29 @@ TEST(QuantizeIsa, AwkwardNumbers) {
   check_awkward(rows, channels);
 }
 
-// Quotients within a few units in the last place of where their rounding changes, and at every distance beyond up to
-// one in 2^10: what a product with the inverse may get wrong.
+// Quotients within a few units in the last place of where their rounding changes, and at distances beyond, up to one in
+// 2^10: what a product with the inverse may get wrong. Segments are tokens, or channels.
 TEST(QuantizeIsa, QuotientsNearAHalf) {
-  constexpr std::uint64_t tokens = 64;
-  constexpr std::uint32_t channels = 128;
-  std::vector<float> rows(tokens * channels);
+  constexpr std::uint64_t size = 64;  // tokens and channels
+  std::vector<float> tokens(size * size);
+  std::vector<float> channels(size * size);
   for (const int codes : {7, 15, 127, 255}) {
-    for (std::uint64_t t = 0; t < tokens; ++t) {
-      // The largest of a token (and of a channel) makes this the scale; f16 and f32 hold it.
-      const float scale = static_cast<float>(1024 + 4 * (t % 2 == 0 ? t : 0)) / 4096;
-      for (std::uint64_t c = 0; c < channels; ++c) {
-        const auto code = static_cast<float>((t * 31 + c * 17) % static_cast<std::uint64_t>(codes));
-        const auto away = static_cast<std::int32_t>(c % 9) - 4;
-        const float off = std::ldexp(static_cast<float>(away), -static_cast<int>(10 + t % 14));
-        rows[t * channels + c] = (code + 0.5F + off) * scale;
-        if (c % 32 == 5) rows[t * channels + c] = static_cast<float>(codes) * scale;
-        if (c % 32 == 6) rows[t * channels + c] = 0;
+    for (std::uint64_t segment = 0; segment < size; ++segment) {
+      // f16 and f32 hold it, and the segment's largest makes it the scale.
+      const float scale = static_cast<float>(1024 + 16 * segment) / 4096;
+      for (std::uint64_t i = 0; i < size; ++i) {
+        const auto code = static_cast<float>((segment * 31 + i * 17) % static_cast<std::uint64_t>(codes));
+        const auto away = static_cast<std::int32_t>(i % 9) - 4;
+        const float off = std::ldexp(static_cast<float>(away), -static_cast<int>(10 + segment % 14));
+        float x = (code + 0.5F + off) * scale;
+        if (i % 32 == 5) x = static_cast<float>(codes) * scale;
+        if (i % 32 == 6) x = 0;
+        tokens[segment * size + i] = x;
+        channels[i * size + segment] = x;
       }
     }
-    check_awkward(rows, channels);
+    check_awkward(tokens, size);
+    check_awkward(channels, size);
   }
 }
 

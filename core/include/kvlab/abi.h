@@ -214,7 +214,8 @@ typedef struct kvlab_encode_in {
   const float* scores;           /* reserved: a selector's, one a token */
 } kvlab_encode_in;
 
-/* The bytes will not be read soon: non-temporal stores pay. A hint. */
+/* A hint: the bytes, which start at a multiple of 64, will not be read soon, so non-temporal stores pay. Who uses them
+ * fences them (sfence) before encode returns. A flag that is not known is ignored. */
 #define KVLAB_PAST_CACHES 1u
 
 typedef struct kvlab_encode_out {
@@ -250,7 +251,7 @@ typedef struct kvlab_codec_traits {
   uint64_t state_key;    /* instances with the same non-zero key share that state, and it is counted once */
   uint32_t heads;        /* KV heads coded together: 1; more is reserved */
   uint32_t whole_blocks; /* 1: attention prefers whole blocks to tiles of the granule */
-  uint32_t fills_bound;  /* 1: a block takes bound(tokens) bytes, always, so it is written where it stays */
+  uint32_t fills_bound;  /* 1: encode always fills bound(tokens), so the block is written where it stays */
   uint32_t reserved;
 } kvlab_codec_traits;
 

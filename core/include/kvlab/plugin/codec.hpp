@@ -30,7 +30,7 @@ struct EncodeIn {
   TokenView tokens;
   const kvlab_encode_in& call;  // positions and what is reserved
   Scratch scratch;
-  bool past_caches;  // the bytes will not be read soon, and start at a multiple of 64: non-temporal stores pay
+  bool past_caches;  // KVLAB_PAST_CACHES: non-temporal stores pay, and must be fenced
 };
 
 struct Codec {
@@ -46,7 +46,7 @@ struct Codec {
   [[nodiscard]] std::uint64_t state_bytes() const { return 0; }
   [[nodiscard]] std::uint64_t state_key() const { return 0; }
   [[nodiscard]] bool whole_blocks() const { return false; }
-  [[nodiscard]] bool fills_bound() const { return false; }
+  [[nodiscard]] bool fills_bound() const { return false; }  // a promise: encode that breaks it is an error
 };
 
 namespace detail {

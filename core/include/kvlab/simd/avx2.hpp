@@ -217,48 +217,33 @@ KVLAB_SIMD I third_bytes(I a, I b, I c, I d) {
       _mm256_packus_epi16(_mm256_and_si256(upper_words(a, b), mask), _mm256_and_si256(upper_words(c, d), mask)), 0xD8);
 }
 
-// The sums over the elements of 8 registers, in their order.
-template <class V, class Add, class L32, class H32, class L64, class H64, class Low, class High>
-KVLAB_SIMD V sums_of_each(V* v, Add add2, L32 l32, H32 h32, L64 l64, H64 h64, Low low, High high) {
-  V t[4];
-  V u[2];
+// What `op` makes of the elements of each of 8 registers, side by side in their order.
+template <class Op>
+KVLAB_SIMD I reduce_each(const I* v, Op op) {
+  I t[4];
+  I u[2];
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) t[i] = add2(l32(v[2 * i], v[2 * i + 1]), h32(v[2 * i], v[2 * i + 1]));
+  for (int i = 0; i < 4; ++i) {
+    t[i] = op(interleave_low_32(v[2 * i], v[2 * i + 1]), interleave_high_32(v[2 * i], v[2 * i + 1]));
+  }
 #pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) u[i] = add2(l64(t[2 * i], t[2 * i + 1]), h64(t[2 * i], t[2 * i + 1]));
-  return add2(low(u[0], u[1]), high(u[0], u[1]));
+  for (int i = 0; i < 2; ++i) {
+    u[i] = op(interleave_low_64(t[2 * i], t[2 * i + 1]), interleave_high_64(t[2 * i], t[2 * i + 1]));
+  }
+  return op(_mm256_permute2x128_si256(u[0], u[1], 0x20), _mm256_permute2x128_si256(u[0], u[1], 0x31));
 }
-KVLAB_SIMD I sums_of_each(I* v) {
-  return sums_of_each(
-      v, [](I a, I b) { return _mm256_add_epi32(a, b); }, [](I a, I b) { return _mm256_unpacklo_epi32(a, b); },
-      [](I a, I b) { return _mm256_unpackhi_epi32(a, b); }, [](I a, I b) { return _mm256_unpacklo_epi64(a, b); },
-      [](I a, I b) { return _mm256_unpackhi_epi64(a, b); },
-      [](I a, I b) { return _mm256_permute2x128_si256(a, b, 0x20); },
-      [](I a, I b) { return _mm256_permute2x128_si256(a, b, 0x31); });
+KVLAB_SIMD I sum_each(const I* v) {
+  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return iadd(a, b); });
 }
-KVLAB_SIMD I reduce_each_max(I* v) {
-  return sums_of_each(
-      v, [](I a, I b) { return _mm256_max_epi32(a, b); }, [](I a, I b) { return _mm256_unpacklo_epi32(a, b); },
-      [](I a, I b) { return _mm256_unpackhi_epi32(a, b); }, [](I a, I b) { return _mm256_unpacklo_epi64(a, b); },
-      [](I a, I b) { return _mm256_unpackhi_epi64(a, b); },
-      [](I a, I b) { return _mm256_permute2x128_si256(a, b, 0x20); },
-      [](I a, I b) { return _mm256_permute2x128_si256(a, b, 0x31); });
+KVLAB_SIMD I max_each(const I* v) {
+  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return max_signed_32(a, b); });
 }
-struct Adds {
-  KVLAB_SIMD F of(F a, F b) { return _mm256_add_ps(a, b); }
-};
-struct Maxima {
-  KVLAB_SIMD F of(F a, F b) { return _mm256_max_ps(a, b); }
-};
-template <class Operation>
-KVLAB_SIMD F reduce_each(F* v) {
-  return sums_of_each(
-      v, [](F a, F b) { return Operation::of(a, b); }, [](F a, F b) { return _mm256_unpacklo_ps(a, b); },
-      [](F a, F b) { return _mm256_unpackhi_ps(a, b); },
-      [](F a, F b) { return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b))); },
-      [](F a, F b) { return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b))); },
-      [](F a, F b) { return _mm256_permute2f128_ps(a, b, 0x20); },
-      [](F a, F b) { return _mm256_permute2f128_ps(a, b, 0x31); });
+KVLAB_SIMD F sum_each(const F* v) {
+  I bits[floats];
+#pragma GCC unroll 16
+  for (int i = 0; i < floats; ++i) bits[i] = bits_of(v[i]);
+  const auto sum_of = [](I a, I b) __attribute__((always_inline)) { return bits_of(add(as_float(a), as_float(b))); };
+  return as_float(reduce_each(bits, sum_of));
 }
 
 // Past the caches: p is aligned to what is written. Ends with fence().

@@ -221,49 +221,37 @@ KVLAB_SIMD I third_bytes(I a, I b, I c, I d) {
 #endif
 }
 
-// The sums over the elements of 16 registers, in their order.
-template <class V, class Add, class L32, class H32, class L64, class H64, class Low, class High>
-KVLAB_SIMD V sums_of_each(V* v, Add add2, L32 l32, H32 h32, L64 l64, H64 h64, Low low, High high) {
-  V t[8];
-  V u[4];
+// What `op` makes of the elements of each of 16 registers, side by side in their order.
+template <class Op>
+KVLAB_SIMD I reduce_each(const I* v, Op op) {
+  I t[8];
+  I u[4];
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) t[i] = add2(l32(v[2 * i], v[2 * i + 1]), h32(v[2 * i], v[2 * i + 1]));
+  for (int i = 0; i < 8; ++i) {
+    t[i] = op(interleave_low_32(v[2 * i], v[2 * i + 1]), interleave_high_32(v[2 * i], v[2 * i + 1]));
+  }
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) u[i] = add2(l64(t[2 * i], t[2 * i + 1]), h64(t[2 * i], t[2 * i + 1]));
-  // u[i]: in lane L the sums of registers 4i .. 4i+3 over that lane.
-  const V a = add2(low(u[0], u[1]), high(u[0], u[1]));
-  const V b = add2(low(u[2], u[3]), high(u[2], u[3]));
-  return add2(low(a, b), high(a, b));
+  for (int i = 0; i < 4; ++i) {
+    u[i] = op(interleave_low_64(t[2 * i], t[2 * i + 1]), interleave_high_64(t[2 * i], t[2 * i + 1]));
+  }
+  // u[i]: in each lane what is made of that lane of registers 4i .. 4i+3.
+  const auto lanes_of = [op](I a, I b) __attribute__((always_inline)) {
+    return op(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xDD));
+  };
+  return lanes_of(lanes_of(u[0], u[1]), lanes_of(u[2], u[3]));
 }
-KVLAB_SIMD I sums_of_each(I* v) {
-  return sums_of_each(
-      v, [](I a, I b) { return _mm512_add_epi32(a, b); }, [](I a, I b) { return _mm512_unpacklo_epi32(a, b); },
-      [](I a, I b) { return _mm512_unpackhi_epi32(a, b); }, [](I a, I b) { return _mm512_unpacklo_epi64(a, b); },
-      [](I a, I b) { return _mm512_unpackhi_epi64(a, b); }, [](I a, I b) { return _mm512_shuffle_i32x4(a, b, 0x88); },
-      [](I a, I b) { return _mm512_shuffle_i32x4(a, b, 0xDD); });
+KVLAB_SIMD I sum_each(const I* v) {
+  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return iadd(a, b); });
 }
-KVLAB_SIMD I reduce_each_max(I* v) {
-  return sums_of_each(
-      v, [](I a, I b) { return _mm512_max_epi32(a, b); }, [](I a, I b) { return _mm512_unpacklo_epi32(a, b); },
-      [](I a, I b) { return _mm512_unpackhi_epi32(a, b); }, [](I a, I b) { return _mm512_unpacklo_epi64(a, b); },
-      [](I a, I b) { return _mm512_unpackhi_epi64(a, b); }, [](I a, I b) { return _mm512_shuffle_i32x4(a, b, 0x88); },
-      [](I a, I b) { return _mm512_shuffle_i32x4(a, b, 0xDD); });
+KVLAB_SIMD I max_each(const I* v) {
+  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return max_signed_32(a, b); });
 }
-struct Adds {
-  KVLAB_SIMD F of(F a, F b) { return _mm512_add_ps(a, b); }
-};
-struct Maxima {
-  KVLAB_SIMD F of(F a, F b) { return _mm512_max_ps(a, b); }
-};
-template <class Operation>
-KVLAB_SIMD F reduce_each(F* v) {
-  return sums_of_each(
-      v, [](F a, F b) { return Operation::of(a, b); }, [](F a, F b) { return _mm512_unpacklo_ps(a, b); },
-      [](F a, F b) { return _mm512_unpackhi_ps(a, b); },
-      [](F a, F b) { return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); },
-      [](F a, F b) { return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))); },
-      [](F a, F b) { return _mm512_shuffle_f32x4(a, b, 0x88); },
-      [](F a, F b) { return _mm512_shuffle_f32x4(a, b, 0xDD); });
+KVLAB_SIMD F sum_each(const F* v) {
+  I bits[floats];
+#pragma GCC unroll 16
+  for (int i = 0; i < floats; ++i) bits[i] = bits_of(v[i]);
+  const auto sum_of = [](I a, I b) __attribute__((always_inline)) { return bits_of(add(as_float(a), as_float(b))); };
+  return as_float(reduce_each(bits, sum_of));
 }
 
 // Past the caches: p is aligned to what is written. Ends with fence().
