@@ -10,6 +10,11 @@ struct ChannelScales {
   bool doubt;  // of any
 };
 
+struct EvenOdd {
+  F even;
+  F odd;
+};
+
 template <kvlab_dtype D, bool Signed>
 KVLAB_SIMD ChannelScales fit_channels(const EncodeSetting& s, const std::uint8_t* x, std::uint64_t row_step,
                                       std::uint64_t tokens, std::uint8_t* scales, std::uint8_t* zeros) {
@@ -22,19 +27,20 @@ KVLAB_SIMD ChannelScales fit_channels(const EncodeSetting& s, const std::uint8_t
       found[r].include(simd::iload(from));
     }
   }
-  F largest[2];
-  F smallest[2] = {simd::zero(), simd::zero()};
-  const auto numbers = [&](auto of, F* to) __attribute__((always_inline)) {
+  const auto numbers = [&](auto of) __attribute__((always_inline)) {
+    EvenOdd made;
     if constexpr (D == KVLAB_F32) {
-      simd::split(number_of<D>(of(found[0])), number_of<D>(of(found[registers - 1])), to[0], to[1]);
+      simd::split(number_of<D>(of(found[0])), number_of<D>(of(found[registers - 1])), made.even, made.odd);
     } else {
-      to[0] = number_of<D>(simd::shift_left_32<16>(of(found[0])));
-      to[1] = number_of<D>(of(found[0]));
+      made.even = number_of<D>(simd::shift_left_32<16>(of(found[0])));
+      made.odd = number_of<D>(of(found[0]));
     }
+    return made;
   };
-  numbers([](const auto& f) __attribute__((always_inline)) { return f.most; }, largest);
-  if constexpr (!Signed) numbers([](const auto& f) __attribute__((always_inline)) { return f.lowest; }, smallest);
-  const ChannelScales by{fit(s, largest[0], smallest[0]), fit(s, largest[1], smallest[1]), false};
+  const EvenOdd largest = numbers([](const auto& f) __attribute__((always_inline)) { return f.most; });
+  const EvenOdd smallest = Signed ? EvenOdd{simd::zero(), simd::zero()}
+                                  : numbers([](const auto& f) __attribute__((always_inline)) { return f.lowest; });
+  const ChannelScales by{fit(s, largest.even, smallest.even), fit(s, largest.odd, smallest.odd), false};
   const auto store = [&](F even, F odd, std::uint8_t* to) __attribute__((always_inline)) {
     F first;
     F second;
@@ -45,7 +51,7 @@ KVLAB_SIMD ChannelScales fit_channels(const EncodeSetting& s, const std::uint8_t
   store(by.even.scale, by.odd.scale, scales);
   if constexpr (!Signed) store(by.even.zero, by.odd.zero, zeros);
   const F doubt =
-      simd::max(doubt_of(s, largest[0], smallest[0], by.even), doubt_of(s, largest[1], smallest[1], by.odd));
+      simd::max(doubt_of(s, largest.even, smallest.even, by.even), doubt_of(s, largest.odd, smallest.odd, by.odd));
   return {by.even, by.odd, !simd::all_at_most(doubt, simd::zero())};
 }
 

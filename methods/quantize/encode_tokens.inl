@@ -112,28 +112,33 @@ void encode_segments(const EncodeSetting& s, const kvlab_view& view, std::uint8_
   if (s.past_caches) simd::fence();
 }
 
+template <kvlab_dtype D, bool Signed>
+void encode_tokens_of(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
+                      std::uint8_t* zeros) {
+  const auto by_group = [&](auto bits) {
+    constexpr auto width = static_cast<unsigned>(decltype(bits)::value);
+    if (s.group == 128) {
+      encode_segments<D, width, Signed, 128>(s, view, codes, scales, zeros);
+    } else if (s.group == 32) {
+      encode_segments<D, width, Signed, 32>(s, view, codes, scales, zeros);
+    } else {
+      encode_segments<D, width, Signed, 0>(s, view, codes, scales, zeros);
+    }
+  };
+  if (s.bits == 8) {
+    by_group(Constant<8>{});
+  } else if (s.bits == 4) {
+    by_group(Constant<4>{});
+  } else {
+    encode_segments<D, 0, Signed, 0>(s, view, codes, scales, zeros);
+  }
+}
+
 void encode_tokens(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
                    std::uint8_t* zeros) {
   choose_kernel(s, view, [&](auto dtype, auto is_signed) {
-    constexpr auto D = static_cast<kvlab_dtype>(decltype(dtype)::value);
-    constexpr bool Signed = decltype(is_signed)::value != 0;
-    const auto by_group = [&](auto bits) {
-      constexpr auto Bits = static_cast<unsigned>(decltype(bits)::value);
-      if (s.group == 128) {
-        encode_segments<D, Bits, Signed, 128>(s, view, codes, scales, zeros);
-      } else if (s.group == 32) {
-        encode_segments<D, Bits, Signed, 32>(s, view, codes, scales, zeros);
-      } else {
-        encode_segments<D, Bits, Signed, 0>(s, view, codes, scales, zeros);
-      }
-    };
-    if (s.bits == 8) {
-      by_group(Constant<8>{});
-    } else if (s.bits == 4) {
-      by_group(Constant<4>{});
-    } else {
-      encode_segments<D, 0, Signed, 0>(s, view, codes, scales, zeros);
-    }
+    encode_tokens_of<static_cast<kvlab_dtype>(decltype(dtype)::value), decltype(is_signed)::value != 0>(s, view, codes,
+                                                                                                        scales, zeros);
   });
 }
 
