@@ -47,6 +47,7 @@ std::vector<ColumnSpec> make_cell_columns() {
       real("kept_tokens", "1", "mean a head, sinks and tail included"),
       count("elements", "of K and V, all tokens"),
       {"raw_bytes", ColumnType::integer, "B", "elements in the workload's dtype"},
+      real("threads", "1", "that measured the cell, a background thread not among them"),
       real("bytes", "B", "what the cache holds and attention reads; its parts add up to it"),
       real("payload_bytes", "B", "codes, outlier values, low-rank coefficients, padding"),
       real("scale_bytes", "B", "scales and zero points"),

@@ -50,6 +50,7 @@ Measure read_measure(const Node& node) {
     if (measure.max_seconds <= 0) refuse(*seconds, "max_seconds is " + seconds->scalar + "; valid: above 0");
   }
   measure.plain = reader.boolean("plain", measure.plain);
+  measure.threads = reader.integer("threads", measure.threads, 1, 1024);
   reader.finish();
   return measure;
 }

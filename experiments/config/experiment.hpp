@@ -14,7 +14,8 @@ struct Measure {
   bool speed = true;
   std::int64_t min_samples = 10;
   double max_seconds = 2;
-  bool plain = false;  // time plain scalar attention too
+  bool plain = false;        // time plain scalar attention too
+  std::int64_t threads = 0;  // 0: one a core
 };
 
 struct Limits {

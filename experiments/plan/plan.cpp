@@ -146,6 +146,7 @@ class Planner {
     const Measure& measure = experiment_.measure;
     identity["cell"] = {cell.backend, cell.repeat, cell.seed, measure.speed, measure.min_samples, measure.max_seconds};
     if (measure.plain) identity["cell"].push_back("plain");
+    if (measure.threads > 0) identity["cell"].push_back({"threads", measure.threads});
     return hash_of(identity.dump());
   }
 

@@ -29,6 +29,7 @@ std::string to_text(const Job& job) {
               {"min_samples", job.measure.min_samples},
               {"max_seconds", job.measure.max_seconds},
               {"plain", job.measure.plain},
+              {"threads", job.measure.threads},
               {"peak_read", number(job.peak_read)},
               {"peak_copy", number(job.peak_copy)},
               {"timing_fd", job.timing_fd},
@@ -51,6 +52,7 @@ Job parse_job(const std::string& text) {
   job.measure.min_samples = json.at("min_samples").get<std::int64_t>();
   job.measure.max_seconds = json.at("max_seconds").get<double>();
   job.measure.plain = json.at("plain").get<bool>();
+  job.measure.threads = json.at("threads").get<std::int64_t>();
   job.peak_read = number(json.at("peak_read"));
   job.peak_copy = number(json.at("peak_copy"));
   job.timing_fd = json.at("timing_fd").get<int>();

@@ -127,7 +127,7 @@ bool Runner::is_done(const Cell& cell) const {
 
 void Runner::measure_machine() {
   if (experiment_.measure.speed) {
-    ThreadPool pool;
+    ThreadPool pool(static_cast<std::size_t>(experiment_.measure.threads));
     const PeakBandwidth peak = measure_peak_bandwidth(pool);
     peak_read_ = peak.read;
     peak_copy_ = peak.copy;

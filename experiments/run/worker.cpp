@@ -38,7 +38,8 @@ CellRecord attempt(const Job& job) {
   record.cell = job.row;
   record.cell["status"] = std::string(name_of(Status::ok));
   try {
-    ThreadPool pool;
+    ThreadPool pool(static_cast<std::size_t>(job.measure.threads));
+    record.cell["threads"] = static_cast<double>(pool.threads());
     measure_cell(job, pool, record);
   } catch (const MethodError& error) {
     give_up(status_of(error), error.what());
