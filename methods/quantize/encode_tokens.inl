@@ -36,15 +36,12 @@ KVLAB_SIMD void store_codes(const EncodeSetting& s, const I* codes, std::uint64_
     for (std::uint64_t i = 0; i < group / pair; ++i) simd::istore(bytes + i * pair, simd::upper_words(codes[i]));
     pack(bytes, s.bits, group, out);
   } else if constexpr (Bits == 8 && Group > 0 && Group % (2 * pair) == 0) {
-#pragma GCC unroll 8
     for (std::uint64_t i = 0; i < group / pair; i += 2) put(out + i * pair, simd::upper_words(codes[i], codes[i + 1]));
   } else if constexpr (Bits == 4 && Group > 0 && Group % (4 * pair) == 0) {
-#pragma GCC unroll 8
     for (std::uint64_t i = 0; i < group / pair; i += 4) {
       put(out + i * pair / 2, simd::third_bytes(codes[i], codes[i + 1], codes[i + 2], codes[i + 3]));
     }
   } else {
-#pragma GCC unroll 8
     for (std::uint64_t i = 0; i < group / pair; ++i) {
       if constexpr (Bits == 8) put(out + i * pair, simd::upper_words(codes[i]));
       if constexpr (Bits == 4) put(out + i * pair / 2, simd::third_bytes(codes[i]));
