@@ -77,7 +77,8 @@ TEST_F(ConfigTest, RefusesTopLevelMistakes) {
   EXPECT_EQ(refusal(std::string(small) + "backends: []\n"), "E:7:11: backends is an empty list; valid: cpu, cuda");
   EXPECT_EQ(refusal(std::string(small) + "measure: {min_samples: 2}\n"),
             "E:7:24: min_samples is 2; the nearest valid value is 3 (valid: 3 .. 1000000)");
-  EXPECT_EQ(refusal(std::string(small) + "measure: {threads: 0}\n"), "E:7:20: threads is 0; the nearest valid value is 1 (valid: 1 .. 1024)");
+  EXPECT_EQ(refusal(std::string(small) + "measure: {threads: 0}\n"),
+            "E:7:20: threads is 0; the nearest valid value is 1 (valid: 1 .. 1024)");
   EXPECT_EQ(refusal(std::string(small) + "measure: {sped: true}\n"),
             "E:7:11: measure has no 'sped'; the nearest valid name is 'speed'");
   EXPECT_EQ(refusal(std::string(small) + "limits: {memory: 8Gib}\n"),
