@@ -37,7 +37,8 @@ struct Fixed {
 // Codes of `pair` neighbours, in the upper halves of a register's integers: two bytes each, or two halves of one.
 template <unsigned Bits>
 KVLAB_SIMD I paired(I even, I odd) {
-  return simd::choose(simd::iset1(Fixed<Bits>::field << 16), even, simd::shift_left_32 < Bits == 4 ? 4 : 8 > (odd));
+  constexpr int width = Bits == 4 ? 4 : 8;
+  return simd::choose(simd::iset1(Fixed<Bits>::field << 16), even, simd::shift_left_32<width>(odd));
 }
 
 // The codes of x[0 .. count) in count / pair registers; the scales of even and of odd elements. False where divisions
