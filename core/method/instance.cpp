@@ -60,7 +60,7 @@ void check_traits(const Method& method, const kvlab_codec_traits& traits) {
   if (traits.decode_granule == 0) misbehaved(method, "decode_granule is 0; valid: from 1");
   if (traits.append_granule != 0) misbehaved(method, "append_granule above 0 is reserved");
   if (traits.heads != 1) misbehaved(method, "coding several KV heads together is reserved");
-  if (traits.reserved != 0) misbehaved(method, "its traits' reserved field is not 0");
+  if (traits.reserved != 0) misbehaved(method, "traits.reserved is " + std::to_string(traits.reserved) + "; valid: 0");
   if (traits.needs != 0) misbehaved(method, "needing a peer, queries or scores in encode is reserved");
   if (traits.encode_scratch > scratch_limit || traits.decode_scratch > scratch_limit ||
       traits.attend_scratch > scratch_limit) {

@@ -32,6 +32,7 @@ EXPECTED = {
     "wrong_sum": ("failed", "misbehave: encode's parts do not add up to its size"),
     "too_long": ("failed", "misbehave: encode wrote more than bound() said"),
     "too_short": ("failed", "misbehave: encode did not fill bound()"),
+    "reserved_trait": ("failed", "misbehave: traits.reserved is 7; valid: 0"),
     "invalid_at_create": ("failed", "misbehave: these parameters do not go together"),
     "spam": ("crashed", "it said: a line that nobody reads"),
     "huge_bound": ("failed", "misbehave: bound(64) is above 1 TiB"),

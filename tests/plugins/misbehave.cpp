@@ -36,12 +36,20 @@ enum class How {
   wraps,
   huge_prepared,
   infinite_score,
-  too_short
+  too_short,
+  reserved_trait
 };
-constexpr std::array names{
-    "fine", "segfault",   "abort",       "exit",          "exit_zero",     "hang",           "eat_memory",
-    "nan",  "throws",     "unsupported", "out_of_memory", "wrong_sum",     "too_long",       "invalid_at_create",
-    "spam", "huge_bound", "zero_block",  "wraps",         "huge_prepared", "infinite_score", "too_short"};
+constexpr std::array names{"fine",          "segfault",
+                           "abort",         "exit",
+                           "exit_zero",     "hang",
+                           "eat_memory",    "nan",
+                           "throws",        "unsupported",
+                           "out_of_memory", "wrong_sum",
+                           "too_long",      "invalid_at_create",
+                           "spam",          "huge_bound",
+                           "zero_block",    "wraps",
+                           "huge_prepared", "infinite_score",
+                           "too_short",     "reserved_trait"};
 
 struct Misbehave : kvlab::Codec {
   How how;
@@ -141,9 +149,16 @@ kvlab_status encode_wrong_sum(const kvlab_codec* codec, const kvlab_encode_in* i
   return status;
 }
 
+kvlab_status traits_reserved(const kvlab_codec* codec, kvlab_codec_traits* out) {
+  const kvlab_status status = kvlab::detail::CodecTable<Misbehave>::traits(codec, out);
+  if (reinterpret_cast<const Misbehave*>(codec)->how == How::reserved_trait) out->reserved = 7;
+  return status;
+}
+
 constexpr kvlab_codec_functions make_functions() {
   kvlab_codec_functions functions = kvlab::detail::CodecTable<Misbehave>::functions;
   functions.encode = &encode_wrong_sum;
+  functions.traits = &traits_reserved;
   return functions;
 }
 constexpr kvlab_codec_functions functions = make_functions();

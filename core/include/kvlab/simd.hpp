@@ -53,5 +53,20 @@ KVLAB_SIMD void load_pair(const void* row, std::uint64_t channel, int count, F& 
   }
 }
 
+// The sums, and the largest, of the elements of each of `floats` registers, side by side in their order.
+KVLAB_SIMD I sum_each(const I* v) {
+  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return iadd(a, b); });
+}
+KVLAB_SIMD I max_each(const I* v) {
+  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return max_signed_32(a, b); });
+}
+KVLAB_SIMD F sum_each(const F* v) {
+  I bits[floats];
+#pragma GCC unroll 16
+  for (int i = 0; i < floats; ++i) bits[i] = bits_of(v[i]);
+  const auto sum_of = [](I a, I b) __attribute__((always_inline)) { return bits_of(add(as_float(a), as_float(b))); };
+  return as_float(reduce_each(bits, sum_of));
+}
+
 }  // namespace simd
 }  // namespace

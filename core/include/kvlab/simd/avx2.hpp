@@ -232,19 +232,6 @@ KVLAB_SIMD I reduce_each(const I* v, Op op) {
   }
   return op(_mm256_permute2x128_si256(u[0], u[1], 0x20), _mm256_permute2x128_si256(u[0], u[1], 0x31));
 }
-KVLAB_SIMD I sum_each(const I* v) {
-  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return iadd(a, b); });
-}
-KVLAB_SIMD I max_each(const I* v) {
-  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return max_signed_32(a, b); });
-}
-KVLAB_SIMD F sum_each(const F* v) {
-  I bits[floats];
-#pragma GCC unroll 16
-  for (int i = 0; i < floats; ++i) bits[i] = bits_of(v[i]);
-  const auto sum_of = [](I a, I b) __attribute__((always_inline)) { return bits_of(add(as_float(a), as_float(b))); };
-  return as_float(reduce_each(bits, sum_of));
-}
 
 // Past the caches: p is aligned to what is written. Ends with fence().
 KVLAB_SIMD void stream(void* p, std::int64_t x) { _mm_stream_si64(static_cast<long long*>(p), x); }

@@ -240,19 +240,6 @@ KVLAB_SIMD I reduce_each(const I* v, Op op) {
   };
   return lanes_of(lanes_of(u[0], u[1]), lanes_of(u[2], u[3]));
 }
-KVLAB_SIMD I sum_each(const I* v) {
-  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return iadd(a, b); });
-}
-KVLAB_SIMD I max_each(const I* v) {
-  return reduce_each(v, [](I a, I b) __attribute__((always_inline)) { return max_signed_32(a, b); });
-}
-KVLAB_SIMD F sum_each(const F* v) {
-  I bits[floats];
-#pragma GCC unroll 16
-  for (int i = 0; i < floats; ++i) bits[i] = bits_of(v[i]);
-  const auto sum_of = [](I a, I b) __attribute__((always_inline)) { return bits_of(add(as_float(a), as_float(b))); };
-  return as_float(reduce_each(bits, sum_of));
-}
 
 // Past the caches: p is aligned to what is written. Ends with fence().
 KVLAB_SIMD void stream(void* p, __m128i x) { _mm_stream_si128(static_cast<__m128i*>(p), x); }
