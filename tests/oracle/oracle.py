@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Recomputes the rows of a kvlab result file from its definitions, and says where they differ.
 
-    oracle.py RESULT.h5 --trace FILE.h5
+    oracle.py RESULT.h5 --trace FILE.h5...
 
 Exit code 0: every value agrees; 1: some do not, or no row could be compared; 2: unusable input.
 """
@@ -58,19 +58,16 @@ def read_result(path):
 
 
 def on_trace(cells, trace_path):
-    """[(row, parameters)] of the rows whose workload is a trace; of several traces, this one."""
+    """[(row, parameters)] of the rows whose workload is a trace of this file name."""
+    wanted = posixpath.basename(trace_path)
     found = []
     for row in cells:
         try:
             parameters = json.loads(row["parameters"])
-            if "trace" in parameters["workload"]:
+            if posixpath.basename(parameters["workload"].get("trace", "")) == wanted:
                 found.append((row, parameters))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnusableInput(f"parameters of row {row['id']}: {error!r}") from error
-    names = {posixpath.basename(parameters["workload"]["trace"]) for _, parameters in found}
-    if len(names) > 1:
-        wanted = posixpath.basename(trace_path)
-        found = [(r, p) for r, p in found if posixpath.basename(p["workload"]["trace"]) == wanted]
     return found
 
 
@@ -149,18 +146,18 @@ class Comparison:
 def main():
     parser = argparse.ArgumentParser(description="Checks a kvlab result file against the definitions.")
     parser.add_argument("result")
-    parser.add_argument("--trace", required=True, help="the trace that the rows were computed from")
+    parser.add_argument("--trace", required=True, nargs="+", help="the traces that the rows were computed from")
     arguments = parser.parse_args()
+    comparison = Comparison()
     try:
         cells, layers = read_result(arguments.result)
-        rows = on_trace(cells, arguments.trace)
-        workloads = WorkloadCache(Trace(arguments.trace))
+        for trace in arguments.trace:
+            workloads = WorkloadCache(Trace(trace))
+            for row, parameters in on_trace(cells, trace):
+                comparison.check_row(row, parameters, workloads, layers.get(row["id"], {}))
     except UnusableInput as error:
         print(error, file=sys.stderr)
         return 2
-    comparison = Comparison()
-    for row, parameters in rows:
-        comparison.check_row(row, parameters, workloads, layers.get(row["id"], {}))
     print(f"{comparison.rows} rows and {comparison.values} values compared, "
           f"{comparison.mismatches} mismatches; {comparison.near_ties} rows with near ties, "
           "their sizes compared within what a tie can move")

@@ -5,4 +5,4 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 "$KVLAB" run "$here/oracle.yaml" --only "$2" -o "$out/oracle.h5" >"$out/table" 2>"$out/log" || { tail -5 "$out/log"; exit 1; }
-"$1" "$here/oracle.py" "$out/oracle.h5" --trace "$here/../../configs/traces/smollm2-135m.h5"
+"$1" "$here/oracle.py" "$out/oracle.h5" --trace "$here"/../../configs/traces/*.h5
