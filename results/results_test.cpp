@@ -3,6 +3,7 @@
 #include <cmath>
 #include <fstream>
 #include <limits>
+#include <random>
 #include <sstream>
 
 #include "core/base/error.hpp"
@@ -26,15 +27,15 @@ CellRecord sample_cell(const std::string& id) {
     if (spec.type == ColumnType::integer) record.cell[spec.name] = std::int64_t{3};
   }
   record.layers = {{{"id", id}, {"layer", std::int64_t{2}}, {"key_error", 0.5}}};
-  record.samples = {{{"id", id}, {"metric", std::string("attend")}, {"sample", std::int64_t{0}}, {"seconds", 0.25}}};
+  record.samples = {{"attend", {0.25, 0.5}}};
   return record;
 }
 
 TEST(Store, ACellReadsBackWhole) {
   h5::silence();
   const test::Folder folder;
-  const auto path = folder.path() / "cell.h5";
-  write_cell(path, sample_cell("a"));
+  const auto path = folder.path() / "a.cell";
+  write_cell(path, cell_to_bytes(sample_cell("a")));
   const CellRecord read = read_cell(path);
   EXPECT_EQ(std::get<std::string>(read.cell.at("parameters")), "{\"µ\":1}");
   EXPECT_EQ(std::get<double>(read.cell.at("bytes")), 130);
@@ -43,6 +44,8 @@ TEST(Store, ACellReadsBackWhole) {
   ASSERT_EQ(read.layers.size(), 1U);
   EXPECT_EQ(std::get<double>(read.layers[0].at("key_error")), 0.5);
   ASSERT_EQ(read.samples.size(), 1U);
+  EXPECT_EQ(read.samples[0].metric, "attend");
+  EXPECT_EQ(read.samples[0].seconds, (std::vector<double>{0.25, 0.5}));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);  // nothing left aside
 }
 
@@ -80,10 +83,58 @@ TEST(Store, RefusesWhatIsNoResult) {
   EXPECT_EQ(message([&] { read_run(path); }), path.string() + ": there is no such file");
   std::ofstream(path) << "text";
   EXPECT_EQ(message([&] { read_run(path); }), path.string() + ": is no HDF5 file, or is damaged");
-  write_cell(path, sample_cell("a"));
-  EXPECT_EQ(message([&] { read_run(path); }), path.string() + ": its format is 'kvlab-cell', not 'kvlab-results'");
+  write_run(path, {}, {sample_cell("a")});
   std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
-  EXPECT_NE(message([&] { read_cell(path); }), "accepted");
+  EXPECT_NE(message([&] { read_run(path); }), "accepted");
+}
+
+// What became of reading the bytes as the cell "a".
+std::string outcome(const std::string& bytes) {
+  try {
+    cell_from_bytes(bytes, "a");
+    return "kept";
+  } catch (const DamagedError&) {
+    return "damaged";
+  } catch (const InputError& error) {
+    return error.what();
+  }
+}
+
+TEST(Cell, NoMutationIsKept) {
+  const std::string whole = cell_to_bytes(sample_cell("a"));
+  ASSERT_EQ(outcome(whole), "kept");
+  EXPECT_LT(whole.size(), 8192U);
+  std::mt19937 random(9);
+  for (int i = 0; i < 20'000; ++i) {
+    std::string bytes = whole;
+    const std::size_t place = random() % bytes.size();
+    switch (random() % 4) {
+      case 0:
+        bytes[place] = static_cast<char>(bytes[place] ^ (1 << random() % 8));
+        break;
+      case 1:
+        bytes.resize(place);
+        break;
+      case 2:
+        bytes.insert(place, 1 + random() % 16, static_cast<char>(random()));
+        break;
+      default:
+        bytes.erase(place, 1 + random() % 16);
+    }
+    if (bytes == whole) continue;
+    ASSERT_EQ(outcome(bytes), "damaged") << "mutation " << i;
+  }
+}
+
+TEST(Cell, AnotherNameOrTypeIsDamageAndAnotherVersionIsNot) {
+  const std::string whole = cell_to_bytes(sample_cell("b"));
+  EXPECT_THROW(cell_from_bytes(whole, "a"), DamagedError);
+  CellRecord wrong = sample_cell("a");
+  wrong.cell["bytes"] = std::string("many");
+  EXPECT_EQ(outcome(cell_to_bytes(wrong)), "damaged");
+  EXPECT_EQ(outcome(seal({"kvplan", 1}, "")), "damaged");
+  EXPECT_EQ(outcome(seal({"kvcell", 1}, "no CBOR")), "damaged");
+  EXPECT_EQ(outcome(seal({"kvcell", 2}, "")), "its format's version is 2; this kvlab reads version 1");
 }
 
 TEST(Show, SortsChoosesAndQuotes) {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <memory>
 #include <vector>
@@ -36,6 +37,14 @@ std::string hash_of_file(const std::filesystem::path& path) {
   if (file.bad()) throw InputError(path.string() + ": reading it failed");
   const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
   return hex(hash.high64) + hex(hash.low64);
+}
+
+std::array<char, 16> digest_of(std::string_view bytes) {
+  XXH128_canonical_t canonical{};
+  XXH128_canonicalFromHash(&canonical, XXH3_128bits(bytes.data(), bytes.size()));
+  std::array<char, 16> digest{};
+  std::memcpy(digest.data(), canonical.digest, digest.size());
+  return digest;
 }
 
 }  // namespace kvlab

@@ -196,12 +196,7 @@ void Measurement::time(const char* metric, const std::function<void()>& call) {
 }
 
 void Measurement::record_samples(const char* metric, std::vector<double> samples) {
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    record_.samples.push_back({{"id", job_.row.at("id")},
-                               {"metric", std::string(metric)},
-                               {"sample", static_cast<std::int64_t>(i)},
-                               {"seconds", samples[i]}});
-  }
+  record_.samples.push_back({metric, samples});
   std::sort(samples.begin(), samples.end());
   const std::string name = std::string(metric) + "_seconds";
   record_.cell[name] = quantile(samples, 0.5);

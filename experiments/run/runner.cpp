@@ -15,7 +15,6 @@
 #include <set>
 #include <thread>
 
-#include "core/base/child.hpp"
 #include "core/base/error.hpp"
 #include "core/base/nearest.hpp"
 #include "core/version.hpp"
@@ -63,7 +62,9 @@ class Runner {
   }
 
  private:
-  [[nodiscard]] std::filesystem::path file_of(const Cell& cell) const { return folder_ / (cell.id + ".h5"); }
+  [[nodiscard]] std::filesystem::path file_of(const Cell& cell) const { return folder_ / (cell.id + ".cell"); }
+  // What a worker writes; a finished cell stays until this one, whole, takes its place.
+  [[nodiscard]] std::filesystem::path fresh_file_of(const Cell& cell) const { return folder_ / (cell.id + ".new"); }
   [[nodiscard]] static bool available(const Cell& cell) { return cell.backend == "cpu"; }
 
   void choose_pending();
@@ -104,25 +105,22 @@ void Runner::choose_pending() {
   std::set<std::string> seen;
   for (const auto& cell : plan_.cells) {
     if (!available(cell) || !seen.insert(cell.id).second) continue;
-    std::error_code ignored;
-    if (options_.fresh) std::filesystem::remove(file_of(cell), ignored);
-    if (!is_done(cell)) pending_.push_back(&cell);
+    if (options_.fresh || !is_done(cell)) pending_.push_back(&cell);
   }
   const std::size_t known = seen.size() - pending_.size();
   if (known > 0) std::cerr << known << " of " << seen.size() << " cells are done already\n";
 }
 
-// A cell file that cannot be read is measured again. It is tried in a child: libhdf5 may crash on damage.
+// A cell file that is damaged is measured again; one that cannot be opened is left, and ends the run.
 bool Runner::is_done(const Cell& cell) const {
-  const auto path = file_of(cell);
-  if (!std::filesystem::exists(path)) return false;
-  const ChildResult result = in_child([&] { return std::get<std::string>(read_cell(path).cell.at("status")); });
-  if (!result.ok) {
-    std::cerr << "measured again: " << result.text << '\n';
-    std::filesystem::remove(path);
+  if (!std::filesystem::exists(file_of(cell))) return false;
+  try {
+    const CellRecord record = read_cell(file_of(cell));
+    return !(options_.retry && is_failure(std::get<std::string>(record.cell.at("status"))));
+  } catch (const DamagedError& error) {
+    std::cerr << "measured again: " << error.what() << '\n';
     return false;
   }
-  return !(options_.retry && is_failure(result.text));
 }
 
 void Runner::measure_machine() {
@@ -164,7 +162,7 @@ bool Runner::run_pending() {
 void Runner::start(const Cell& cell) {
   progress_->started(cell.name());
   std::error_code ignored;
-  std::filesystem::remove(file_of(cell), ignored);  // a failed one's, under --retry
+  std::filesystem::remove(fresh_file_of(cell), ignored);  // of a run that was killed
   running_.push_back({&cell, WorkerProcess(job_of(cell), limits_, timing_fd_)});
 }
 
@@ -179,11 +177,12 @@ bool Runner::collect() {
     }
     if (interrupted != 0 && end->status != Status::ok) return any;  // it may have died of the same signal
     const Cell& cell = *it->cell;
-    if (end->status == Status::ok && !std::filesystem::exists(file_of(cell))) {
+    if (end->status == Status::ok && !std::filesystem::exists(fresh_file_of(cell))) {
       end = WorkerProcess::End{Status::crashed, "the worker ended without a result"};
     }
     if (end->status != Status::ok) record_death(cell, *end);
-    const CellRecord record = read_cell(file_of(cell));
+    const CellRecord record = read_cell(fresh_file_of(cell));
+    std::filesystem::rename(fresh_file_of(cell), file_of(cell));
     progress_->finished(cell.name(), std::get<std::string>(record.cell.at("status")),
                         std::get<std::string>(record.cell.at("reason")));
     ++finished_;
@@ -197,12 +196,12 @@ void Runner::record_death(const Cell& cell, const WorkerProcess::End& end) {
   Row row = cell.row();
   row["status"] = std::string(name_of(end.status));
   row["reason"] = printable(end.reason);
-  write_cell(file_of(cell), {row, {}, {}, {}});
+  write_cell(fresh_file_of(cell), cell_to_bytes({row, {}, {}, {}}));
 }
 
 Job Runner::job_of(const Cell& cell) const {
   Job job;
-  job.cell_file = std::filesystem::absolute(file_of(cell)).string();
+  job.cell_file = std::filesystem::absolute(fresh_file_of(cell)).string();
   job.row = cell.row();
   job.parameters = cell.parameters;
   job.workload = cell.portable_workload;

@@ -59,7 +59,7 @@ int run_worker() {
   if (getppid() != job.parent) return 1;  // the runner died before this line
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-  write_cell(job.cell_file, attempt(job));
+  write_cell(job.cell_file, cell_to_bytes(attempt(job)));
   return 0;
 }
 

@@ -42,7 +42,7 @@ def workers():
 
 
 def finished(cells):
-    return {p.name: p.stat().st_mtime_ns for p in cells.glob("*.h5")} if cells.exists() else {}
+    return {p.name: p.stat().st_mtime_ns for p in cells.glob("*.cell")} if cells.exists() else {}
 
 
 def test_kill_and_resume():

@@ -1,8 +1,11 @@
 """Workers that die in every way are rows with a status and a reason, and the grid goes on."""
 
+import os
+import subprocess
+import time
 from pathlib import Path
 
-from kvlab import PLUGINS, folder, frame, main, run
+from kvlab import KVLAB, PLUGINS, folder, frame, main, run
 
 EXPERIMENT = """kvlab: 1
 name: deaths
@@ -41,6 +44,17 @@ EXPECTED = {
     "infinite_score": ("failed", "an attention score is not finite in layer 0, KV head"),
     "zero_block": ("failed", "misbehave: block_tokens is 0"),
 }
+
+
+def started(mark):
+    """A worker with `mark` in its environment runs."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"__cell" in (process / "cmdline").read_bytes() and mark.encode() in (process / "environ").read_bytes():
+                return True
+        except OSError:  # it ended meanwhile
+            pass
+    return False
 
 
 def test_every_death_is_a_row():
@@ -83,11 +97,29 @@ def test_a_damaged_cell_is_measured_again():
         assert run(*command).returncode == 0
         (cell,) = (Path(place) / "out.cells").iterdir()
         whole = cell.read_bytes()
-        for damaged in (whole[:1000], b"text", b""):
+        for damaged in (whole[:1000], whole[:200] + b"x" + whole[201:], b"text", b""):
             cell.write_bytes(damaged)
             again = run(*command)
             assert again.returncode == 0 and "measured again" in again.stderr, again.stderr
             assert (frame(Path(place) / "out.h5")["status"] == "ok").all()
+
+
+def test_a_finished_cell_stays_until_another_takes_its_place():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(EXPERIMENT.replace("HOWS", "hang").replace("seconds: 3", "seconds: 600"))
+        out, cells = Path(place) / "out.h5", Path(place) / "out.cells"
+        command = ["run", experiment, "--plugins", PLUGINS, "-o", out, "--only", "codec/*"]
+        assert run(*command, "--set", "limits.seconds=0.2").returncode == 1
+        before = {p.name: p.read_bytes() for p in cells.iterdir()}
+        assert len(before) == 1
+        for flag in ("--retry", "--fresh"):
+            with subprocess.Popen([KVLAB, *map(str, command), flag], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL, env={**os.environ, "KVLAB_TEST_MARK": place}) as process:
+                while not started(place):
+                    time.sleep(0.02)
+                process.kill()
+            assert before == {p.name: p.read_bytes() for p in cells.glob("*.cell")}, flag
 
 
 main(globals())

@@ -9,7 +9,7 @@
 #include "core/base/error.hpp"
 #include "core/base/hash.hpp"
 #include "experiments/workloads/trace/trace.hpp"
-#include "results/store.hpp"
+#include "results/atomic.hpp"
 
 namespace kvlab {
 namespace {
