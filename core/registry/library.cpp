@@ -129,6 +129,7 @@ void read_abilities(const kvlab_descriptor& descriptor, Method& method) {
   if (gather != nullptr && (gather->struct_size < sizeof *gather || gather->gather == nullptr)) {
     refuse("its ability gather is incomplete");
   }
+  method.abilities = {keys != nullptr, values != nullptr, gather != nullptr};
   method.gather = gather;
   method.attend_keys = keys;
   method.attend_values = values;

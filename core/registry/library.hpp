@@ -14,7 +14,15 @@ namespace kvlab {
 enum class MethodKind : std::uint32_t { codec = KVLAB_CODEC, selector = KVLAB_SELECTOR };
 constexpr const char* name_of(MethodKind kind) { return kind == MethodKind::codec ? "codec" : "selector"; }
 
-// A loaded plugin. Libraries are never closed, so the pointers live as long as the process.
+// What a codec offers beside encoding and decoding.
+struct Abilities {
+  bool attend_keys = false;
+  bool attend_values = false;
+  bool gather = false;
+};
+
+// A plugin. One that is only described has no functions: its pointers are null, and what it offers is in `abilities`.
+// Libraries are never closed, so the pointers of a loaded one live as long as the process.
 struct Method {
   std::string id;
   MethodKind kind{};
@@ -25,14 +33,16 @@ struct Method {
   std::string license;
   std::vector<Parameter> parameters;
   std::filesystem::path path;
-  const kvlab_descriptor* descriptor = nullptr;
+  Abilities abilities;
+  const kvlab_descriptor* descriptor = nullptr;        // null: only described
   const kvlab_attend_keys* attend_keys = nullptr;      // null: not offered
   const kvlab_attend_values* attend_values = nullptr;  // null: not offered
   const kvlab_gather* gather = nullptr;                // null where not offered
 };
 
-// Opens the library and checks everything that the descriptor says; throws InputError with the reason. A library that
-// may be damaged is first tried with this in a child (core/base/child.hpp).
+// Opens the library in this process and checks everything that the descriptor says; throws InputError with the reason.
+// Opening runs the library's initialisers, which may do anything: describe_library (description.hpp) does it in a
+// child.
 Method load_library(const std::filesystem::path& path);
 
 }  // namespace kvlab

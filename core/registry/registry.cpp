@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <sstream>
 
-#include "core/base/child.hpp"
 #include "core/base/error.hpp"
+#include "core/registry/description.hpp"
 
 namespace kvlab {
 namespace {
@@ -28,17 +28,6 @@ void libraries_in(const fs::path& folder, bool below, std::vector<fs::path>& out
   }
 }
 
-// Tried in a child before it may touch this process. A missing or unreadable file has no business with dlopen.
-std::string reason_against(const fs::path& library) {
-  const ChildResult result = in_child(
-      [&] {
-        load_library(library);
-        return std::string();
-      },
-      20);
-  return result.ok ? "" : result.text;
-}
-
 }  // namespace
 
 std::vector<fs::path> plugin_search_path(const std::vector<fs::path>& first) {
@@ -58,18 +47,12 @@ std::vector<fs::path> plugin_search_path(const std::vector<fs::path>& first) {
   return path;
 }
 
-Registry::Registry(const std::vector<fs::path>& search_path) {
-  std::error_code ignored;
-  for (const auto& entry : search_path) {
-    std::vector<fs::path> libraries;
-    if (fs::is_directory(entry, ignored)) {
-      libraries_in(entry, true, libraries);
-    } else if (fs::exists(entry, ignored)) {
-      libraries.push_back(entry);
-    }
-    for (const auto& library : libraries) consider(fs::absolute(library));
-  }
-  std::sort(methods_.begin(), methods_.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+Registry::Registry(const std::vector<fs::path>& search_path) { search(search_path, true); }
+
+Registry Registry::described(const std::vector<fs::path>& search_path) {
+  Registry registry;
+  registry.search(search_path, false);
+  return registry;
 }
 
 Registry Registry::trusted(const std::vector<fs::path>& libraries) {
@@ -78,23 +61,36 @@ Registry Registry::trusted(const std::vector<fs::path>& libraries) {
   return registry;
 }
 
-void Registry::consider(const fs::path& library) {
+void Registry::search(const std::vector<fs::path>& search_path, bool load) {
+  std::error_code ignored;
+  for (const auto& entry : search_path) {
+    std::vector<fs::path> libraries;
+    if (fs::is_directory(entry, ignored)) {
+      libraries_in(entry, true, libraries);
+    } else if (fs::exists(entry, ignored)) {
+      libraries.push_back(entry);
+    }
+    for (const auto& library : libraries) consider(fs::absolute(library), load);
+  }
+  std::sort(methods_.begin(), methods_.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+}
+
+void Registry::consider(const fs::path& library, bool load) {
   const auto same = [&](const Candidate& other) { return other.path == library; };
   if (std::any_of(candidates_.begin(), candidates_.end(), same)) return;
-  const std::string reason = reason_against(library);
-  if (!reason.empty()) {
-    candidates_.push_back({library, Candidate::State::refused, "", reason});
-    return;
+  try {
+    Method method = describe_library(library);
+    const std::string id = method.id;
+    const auto taken = std::find_if(methods_.begin(), methods_.end(), [&](const auto& m) { return m.id == id; });
+    if (taken != methods_.end()) {
+      candidates_.push_back({library, Candidate::State::shadowed, id, "shadowed by " + taken->path.string()});
+      return;
+    }
+    methods_.push_back(load ? load_library(library) : std::move(method));
+    candidates_.push_back({library, Candidate::State::loaded, id, ""});
+  } catch (const InputError& error) {
+    candidates_.push_back({library, Candidate::State::refused, "", error.what()});
   }
-  Method method = load_library(library);
-  const std::string id = method.id;
-  const auto taken = std::find_if(methods_.begin(), methods_.end(), [&](const auto& m) { return m.id == id; });
-  if (taken != methods_.end()) {
-    candidates_.push_back({library, Candidate::State::shadowed, id, "shadowed by " + taken->path.string()});
-    return;
-  }
-  candidates_.push_back({library, Candidate::State::loaded, id, ""});
-  methods_.push_back(std::move(method));
 }
 
 const Method* Registry::find(std::string_view id) const {

@@ -23,10 +23,14 @@ class Registry {
     std::string reason;  // why it was refused, or what shadows it
   };
 
-  // Opens each *.so and */*.so of each entry, first in a child process. Refusals are kept, not thrown.
+  // Each *.so and */*.so of each entry, described in a child process and then loaded here. Refusals are kept, not
+  // thrown.
   explicit Registry(const std::vector<std::filesystem::path>& search_path);
 
-  // These libraries, without trying them in a child: for a worker, whose starter has done so.
+  // Likewise, and nothing is loaded: no code of a library runs in this process, and its methods make no instances.
+  static Registry described(const std::vector<std::filesystem::path>& search_path);
+
+  // These libraries, loaded without a child: for a worker, whose starter has described them. Throws InputError.
   static Registry trusted(const std::vector<std::filesystem::path>& libraries);
 
   // Null when there is none.
@@ -37,7 +41,8 @@ class Registry {
 
  private:
   Registry() = default;
-  void consider(const std::filesystem::path& library);
+  void search(const std::vector<std::filesystem::path>& search_path, bool load);
+  void consider(const std::filesystem::path& library, bool load);
 
   std::vector<Method> methods_;
   std::vector<Candidate> candidates_;

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "core/base/error.hpp"
+#include "core/registry/description.hpp"
 #include "tests/support/support.hpp"
 
 namespace kvlab {
@@ -93,6 +94,35 @@ TEST(Registry, ALaterLibraryOfTheSameIdIsShadowed) {
   ASSERT_EQ(registry.candidates().size(), 2U);
   EXPECT_EQ(registry.candidates()[1].state, Registry::Candidate::State::shadowed);
   EXPECT_EQ(registry.find("random")->path, folder.path() / "a.so");
+}
+
+TEST(Registry, DescribesWhatItWouldLoadAndLoadsNothing) {
+  const fs::path folder = fs::path(KVLAB_BINARY_DIR) / "methods";
+  const Registry described = Registry::described({folder});
+  const Registry loaded({folder});
+  ASSERT_GT(described.methods().size(), 3U);
+  ASSERT_EQ(described.ids(), loaded.ids());
+  for (std::size_t i = 0; i < loaded.methods().size(); ++i) {
+    EXPECT_EQ(described.methods()[i].descriptor, nullptr);
+    EXPECT_NE(loaded.methods()[i].descriptor, nullptr);
+    EXPECT_EQ(description_of(described.methods()[i]), description_of(loaded.methods()[i]));
+    EXPECT_EQ(described.methods()[i].path, loaded.methods()[i].path);
+  }
+  const Method& quantize = *described.find("quantize");
+  EXPECT_TRUE(quantize.abilities.attend_keys && quantize.abilities.attend_values && quantize.abilities.gather);
+  EXPECT_EQ(quantize.parameters.front().name, loaded.find("quantize")->parameters.front().name);
+}
+
+TEST(Registry, RefusesADamagedDescription) {
+  const Registry registry = Registry::described({fs::path(KVLAB_BINARY_DIR) / "methods"});
+  const std::string whole = description_of(*registry.find("quantize"));
+  EXPECT_EQ(description_of(method_of(whole, "q.so")), whole);
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    EXPECT_THROW(method_of(std::string_view(whole).substr(0, size), "q.so"), InputError) << size;
+  }
+  Method method = *registry.find("quantize");
+  method.parameters.front().default_value.i = 1'000'000;
+  EXPECT_THROW(method_of(description_of(method), "q.so"), InputError);
 }
 
 TEST(Parameter, ParsesWhatIsInRangeAndNamesTheNearestOtherwise) {

@@ -18,7 +18,8 @@ struct App {
   std::string commit;
   int exit_code = 0;
 
-  [[nodiscard]] Registry registry() const { return Registry(plugin_search_path(plugins)); }
+  // Methods as their libraries describe themselves: no command loads one, workers do.
+  [[nodiscard]] Registry registry() const { return Registry::described(plugin_search_path(plugins)); }
 };
 
 void add_list(CLI::App& cli, App& app);

@@ -26,8 +26,8 @@ void describe_method(const Method& method) {
   if (!method.paper_title.empty()) std::cout << '\n';
   std::cout << "library: " << method.path.string() << '\n';
   if (method.kind == MethodKind::codec) {
-    std::cout << "attention on the bytes: keys " << (method.attend_keys != nullptr ? "yes" : "no, decoded by tiles")
-              << ", values " << (method.attend_values != nullptr ? "yes" : "no, decoded by tiles") << '\n';
+    std::cout << "attention on the bytes: keys " << (method.abilities.attend_keys ? "yes" : "no, decoded by tiles")
+              << ", values " << (method.abilities.attend_values ? "yes" : "no, decoded by tiles") << '\n';
   }
   std::cout << (method.parameters.empty() ? "no parameters\n" : "parameters\n");
   describe_parameters(method.parameters);
