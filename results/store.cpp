@@ -89,10 +89,12 @@ void write_run(const std::filesystem::path& path, const RunInfo& info, const std
 
 Table read_run(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path)) throw InputError(path.string() + ": there is no such file");
-  const ChildResult probe = in_child([&] {
-    open_run(path);
-    return std::string();
-  });
+  const ChildResult probe = in_child(
+      [&] {
+        open_run(path);
+        return std::string();
+      },
+      {.doing = "reading it"});
   if (!probe.ok) {
     throw InputError(probe.text.starts_with(path.string()) ? probe.text : path.string() + ": " + probe.text);
   }

@@ -9,7 +9,7 @@
 #include <numeric>
 
 #include "core/base/error.hpp"
-#include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 
 namespace kvlab {
 namespace {

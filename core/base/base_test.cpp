@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <fstream>
 #include <new>
@@ -13,6 +15,7 @@
 #include "core/base/hash.hpp"
 #include "core/base/memory.hpp"
 #include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 #include "core/base/thread_pool.hpp"
 #include "core/base/vector.hpp"
 #include "tests/support/support.hpp"
@@ -131,6 +134,37 @@ TEST(Nearest, SuggestsWhatIsNearOrAllOfAFew) {
   EXPECT_EQ(suggestion("zzz", {}), "; there are none");
 }
 
+TEST(Nearest, OfNamesWithoutEndIsQuick) {
+  const std::vector<std::string> names(100, std::string(1U << 20U, 'a'));
+  EXPECT_EQ(nearest(std::string(1U << 20U, 'b'), names).size(), 1U << 20U);
+}
+
+TEST(Text, ControlsNoTerminal) {
+  EXPECT_EQ(printable("plain, \"quoted\", 3 µs, 漢字, 🙂 \\ %"), "plain, \"quoted\", 3 µs, 漢字, 🙂 \\ %");
+  EXPECT_EQ(printable("\033]0;title\007\r\n\tx\177"), "\\x1b]0;title\\x07\\r\\n\\tx\\x7f");
+  EXPECT_EQ(printable(std::string_view("a\0b", 3)), "a\\x00b");
+  EXPECT_EQ(printable("\u009b31m"), "\\x9b31m");  // CSI in one character
+  EXPECT_EQ(printable("\u202egpj.exe\u2066"), "\\u202egpj.exe\\u2066");
+  EXPECT_EQ(printable("\xff\xc3"), "\\xff\\xc3");                             // no UTF-8, cut short
+  EXPECT_EQ(printable("\xc0\x9b\xe0\x82\x9b"), "\\xc0\\x9b\\xe0\\x82\\x9b");  // longer than they may be
+  EXPECT_EQ(printable("\xed\xa0\x80\xf5\x80\x80\x80"), "\\xed\\xa0\\x80\\xf5\\x80\\x80\\x80");
+  const std::string once = printable("\033[2J");
+  EXPECT_EQ(printable(once), once);
+}
+
+TEST(Text, IsShortened) {
+  EXPECT_EQ(shortened("short", 5), "short");
+  EXPECT_EQ(shortened("0123456789abcdef", 9), "012…def");
+  EXPECT_EQ(shortened("ééééééé", 9), "é…é");  // characters stay whole
+  const std::string text = message("file.yaml:1:1: there is no '" + std::string(15U << 20U, 'x') + "'; valid: a, b");
+  EXPECT_LT(text.size(), 400);
+  EXPECT_TRUE(text.starts_with("file.yaml:1:1: there is no 'xxx")) << text;
+  EXPECT_TRUE(text.ends_with("xxx'; valid: a, b")) << text;
+  std::string words;
+  for (int i = 0; i < 100'000; ++i) words += "word ";
+  EXPECT_LE(message(words).size(), 2000);
+}
+
 TEST(Hash, IsXxh3) {
   EXPECT_EQ(hash_of(""), "2d06800538d394c2");  // published test vector
   const test::Folder folder;
@@ -155,11 +189,73 @@ TEST(Child, TellsHowItEnded) {
                 []() -> std::string {
                   while (true) pause();
                 },
-                1)
+                {.doing = "waiting for it", .seconds = 0.2})
                 .text,
-            "opening it took longer than 1 s");
+            "waiting for it takes longer than 0.2 s");
   const std::string large(1 << 20, 'x');  // more than a pipe holds
   EXPECT_EQ(in_child([&] { return large; }).text, large);
+}
+
+TEST(Child, IsLimitedInProcessorTimeAndMemory) {
+  const auto spin = []() -> std::string {
+    while (true) getpid();
+  };
+  EXPECT_EQ(in_child(spin, {.doing = "turning", .cpu_seconds = 1}).text, "turning takes longer than 1 s");
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they have a memory of their own
+  const auto take = [](std::size_t mebibytes) {
+    return [mebibytes] {
+      const std::vector<char> much(mebibytes << 20, 'x');
+      return std::string(1, much[mebibytes]);
+    };
+  };
+  const ChildLimits limits{.doing = "reading it", .memory = std::uint64_t{64} << 20};
+  EXPECT_EQ(in_child(take(300), limits).text, "reading it needs more than 64 MiB of memory");
+  EXPECT_TRUE(in_child(take(16), limits).ok);
+  EXPECT_TRUE(in_child(
+                  [&] {
+                    allow_memory(std::uint64_t{400} << 20);
+                    return take(300)();
+                  },
+                  limits)
+                  .ok);
+#endif
+}
+
+// Neither does the pipe that it inherited keep the caller waiting.
+TEST(Child, TakesWhatItStartedWithIt) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe(ends.data()), 0);
+  const auto leave_one_behind = [&]() -> std::string {
+    if (fork() == 0) {
+      while (true) pause();
+    }
+    return "left";
+  };
+  EXPECT_EQ(in_child(leave_one_behind).text, "left");
+  close(ends[1]);
+  char nothing = 0;
+  EXPECT_EQ(read(ends[0], &nothing, 1), 0);  // nobody holds the other end any more
+  close(ends[0]);
+}
+
+TEST(Child, DiesWithItsParent) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(pipe(ends.data()), 0);
+  const pid_t parent = fork();
+  if (parent == 0) {
+    in_child([&]() -> std::string {
+      if (write(ends[1], "x", 1) != 1) return "";
+      while (true) pause();
+    });
+    _exit(0);
+  }
+  close(ends[1]);
+  char there = 0;
+  ASSERT_EQ(read(ends[0], &there, 1), 1);
+  kill(parent, SIGKILL);
+  waitpid(parent, nullptr, 0);
+  EXPECT_EQ(read(ends[0], &there, 1), 0);
+  close(ends[0]);
 }
 
 TEST(Vector, AgreesWithTheLoopForEveryLength) {

@@ -1,19 +1,40 @@
 #include "core/base/child.hpp"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
 #include <exception>
+#include <fstream>
+#include <new>
 
 #include "core/base/error.hpp"
 
 namespace kvlab {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+std::uint64_t allowed_memory = 0;  // this process's, if it is such a child
+
+// 10 s, 0.5 s
+std::string seconds_text(double seconds) {
+  std::string text = std::to_string(std::lround(seconds * 10));
+  if (text.size() == 1) text.insert(0, "0");
+  text.insert(text.size() - 1, ".");
+  if (text.ends_with(".0")) text.resize(text.size() - 2);
+  return text + " s";
+}
 
 void write_all(int fd, const std::string& text) {
   std::size_t done = 0;
@@ -24,17 +45,44 @@ void write_all(int fd, const std::string& text) {
   }
 }
 
-// The child: one byte says how it went, then the text.
-[[noreturn]] void be_child(int out, const std::function<std::string()>& work, unsigned seconds) {
-  const int null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-  if (null >= 0) dup2(null, STDERR_FILENO);
+void limit(__rlimit_resource what, std::uint64_t soft, std::uint64_t more) {
+  rlimit limits{};
+  getrlimit(what, &limits);
+  limits.rlim_cur = std::min<rlim_t>(soft, limits.rlim_max);
+  if (more > 0) limits.rlim_max = std::min<rlim_t>(soft + more, limits.rlim_max);
+  setrlimit(what, &limits);
+}
+
+void be_quiet() {
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (null >= 0) dup2(null, fd);
+  }
+}
+
+void be_limited(const ChildLimits& limits) {
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-  for (const int deadly : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) signal(deadly, SIG_DFL);
-  alarm(seconds);
+  if (limits.memory > 0) allow_memory(limits.memory);
+  // The processor time of a fork begins at 0. A second after the signal that can be caught comes the other.
+  if (limits.cpu_seconds > 0) limit(RLIMIT_CPU, static_cast<std::uint64_t>(std::ceil(limits.cpu_seconds)), 1);
+  for (const int deadly : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGXCPU, SIGINT, SIGTERM}) signal(deadly, SIG_DFL);
+}
+
+// The child: one byte says how it went, then the text.
+[[noreturn]] void be_child(int out, pid_t parent, const std::function<std::string()>& work, const ChildLimits& limits) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);  // the parent died before this line
+  setpgid(0, 0);
+  be_quiet();
+  be_limited(limits);
   std::string answer;
   try {
     answer = "+" + work();
+  } catch (const std::bad_alloc&) {
+    const std::string most = allowed_memory > 0 ? "than " + std::to_string(allowed_memory >> 20) + " MiB of memory"
+                                                : "memory than the system gives";
+    answer = "-" + limits.doing + " needs more " + most;
   } catch (const std::exception& error) {
     answer = std::string("-") + error.what();
   } catch (...) {
@@ -44,38 +92,82 @@ void write_all(int fd, const std::string& text) {
   _exit(0);
 }
 
+// True once the child has ended; its process id stays taken until it is reaped.
+bool has_ended(pid_t child) {
+  siginfo_t info{};
+  return waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == child;
+}
+
+// Reads until the child has ended, also where something it started holds the pipe open; false when the time is over.
+bool listen(pid_t child, int pipe, double seconds, std::string& answer) {
+  const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
+  std::array<char, 65536> buffer{};
+  bool open = true;
+  while (true) {
+    const bool ended = has_ended(child);
+    ssize_t count = 0;
+    while (open && (count = read(pipe, buffer.data(), buffer.size())) > 0) {
+      answer.append(buffer.data(), static_cast<std::size_t>(count));
+    }
+    if (count == 0) open = false;
+    if (ended) return true;
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+    if (left < 0) return false;
+    pollfd wait{pipe, POLLIN, 0};
+    constexpr std::int64_t pause = 50;
+    poll(&wait, open ? 1 : 0, static_cast<int>(std::min<std::int64_t>(left + 1, open ? pause : 1)));
+  }
+}
+
+std::string how_it_ended(int status, const ChildLimits& limits) {
+  if (!WIFSIGNALED(status)) {
+    return limits.doing + " ends the process (exit " + std::to_string(WEXITSTATUS(status)) + ")";
+  }
+  const int signal = WTERMSIG(status);
+  if (signal == SIGXCPU) return limits.doing + " takes longer than " + seconds_text(limits.cpu_seconds);
+  return limits.doing + " crashes (" + signal_name(signal) + ")";
+}
+
 }  // namespace
+
+void allow_memory(std::uint64_t memory) {
+  std::ifstream file("/proc/self/statm");
+  std::uint64_t pages = 0;
+  file >> pages;
+  allowed_memory = memory;
+  limit(RLIMIT_AS, pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE)) + memory, 0);
+}
 
 std::string signal_name(int signal) {
   const char* name = sigabbrev_np(signal);
   return name != nullptr ? std::string("SIG") + name : "signal " + std::to_string(signal);
 }
 
-ChildResult in_child(const std::function<std::string()>& work, unsigned seconds) {
+ChildResult in_child(const std::function<std::string()>& work, const ChildLimits& limits) {
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) throw Error("cannot make a pipe");
+  const pid_t parent = getpid();
   const pid_t child = fork();
-  if (child < 0) throw Error("cannot start a process");
   if (child == 0) {
     close(ends[0]);
-    be_child(ends[1], work, seconds);
+    be_child(ends[1], parent, work, limits);
   }
   close(ends[1]);
+  if (child < 0) {
+    close(ends[0]);
+    throw Error("cannot start a process");
+  }
+  setpgid(child, child);  // here too, so that the group is there whoever comes first
+  fcntl(ends[0], F_SETFL, O_NONBLOCK);
   std::string answer;
-  std::array<char, 4096> buffer{};
-  ssize_t count = 0;
-  while ((count = read(ends[0], buffer.data(), buffer.size())) > 0) {
-    answer.append(buffer.data(), static_cast<std::size_t>(count));
-  }
+  const bool in_time = listen(child, ends[0], limits.seconds, answer);
   close(ends[0]);
+  kill(-child, SIGKILL);
   int status = 0;
-  waitpid(child, &status, 0);
-  if (WIFSIGNALED(status)) {
-    const int signal = WTERMSIG(status);
-    if (signal == SIGALRM) return {false, "opening it took longer than " + std::to_string(seconds) + " s"};
-    return {false, "opening it crashes (" + signal_name(signal) + ")"};
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (answer.empty()) return {false, "opening it ends the process (exit " + std::to_string(WEXITSTATUS(status)) + ")"};
+  if (!in_time) return {false, limits.doing + " takes longer than " + seconds_text(limits.seconds)};
+  if (WIFSIGNALED(status) || answer.empty()) return {false, how_it_ended(status, limits)};
   return {answer[0] == '+', answer.substr(1)};
 }
 

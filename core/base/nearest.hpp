@@ -13,10 +13,6 @@ std::string nearest(std::string_view wrong, std::span<const std::string> candida
 // "; nearest valid name: X", "; valid: A, B, C" when nothing is near, or "; there are none".
 std::string suggestion(std::string_view wrong, std::span<const std::string> candidates);
 
-// One line of valid UTF-8 that a terminal can be given: control characters and bytes that are none become '?',
-// a line break a blank.
-std::string printable(std::string_view text);
-
 // "a, b, c"
 std::string join(std::span<const std::string> items, std::string_view separator = ", ");
 

@@ -90,8 +90,7 @@ Method method_of(std::string_view description, const std::filesystem::path& path
 }
 
 Method describe_library(const std::filesystem::path& path) {
-  constexpr unsigned seconds = 20;
-  const ChildResult child = in_child([&] { return description_of(load_library(path)); }, seconds);
+  const ChildResult child = in_child([&] { return description_of(load_library(path)); }, {.seconds = 20});
   if (!child.ok) throw InputError(child.text);
   return method_of(child.text, path);
 }

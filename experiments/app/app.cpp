@@ -8,6 +8,7 @@
 
 #include "core/base/error.hpp"
 #include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 #include "core/version.hpp"
 #include "experiments/app/commands.hpp"
 #include "experiments/run/job.hpp"
@@ -19,7 +20,7 @@ namespace {
 constexpr int refused = 2;
 
 int refuse_line(const std::string& line) {
-  std::cerr << "kvlab: " << printable(line) << '\n';
+  std::cerr << "kvlab: " << message(line) << '\n';
   return refused;
 }
 
@@ -44,7 +45,7 @@ std::string unknown_flag(const CLI::App& cli, int argc, char** argv) {
 // CLI11 says what is wrong; the nearest name is ours.
 std::string explain(const CLI::App& cli, const CLI::ParseError& error, int argc, char** argv) {
   std::string line = error.what();
-  for (auto& c : line) c = c == '\n' ? ' ' : c;
+  for (auto& c : line) c = c == '\n' ? ' ' : c;  // it writes its own lines
   std::vector<std::string> names;
   for (const auto* command : cli.get_subcommands({})) {
     if (!command->get_group().empty()) names.push_back(command->get_name());
@@ -118,7 +119,7 @@ int run_app(int argc, char** argv, const std::string& commit) {
   } catch (const InputError& error) {
     return refuse_line(error.what());
   } catch (const std::exception& error) {
-    std::cerr << "kvlab: " << printable(error.what()) << '\n';
+    std::cerr << "kvlab: " << message(error.what()) << '\n';
     return 1;
   }
 }

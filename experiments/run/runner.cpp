@@ -16,7 +16,7 @@
 #include <thread>
 
 #include "core/base/error.hpp"
-#include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 #include "core/version.hpp"
 #include "experiments/measure/machine.hpp"
 #include "experiments/run/process.hpp"
@@ -195,7 +195,7 @@ bool Runner::collect() {
 void Runner::record_death(const Cell& cell, const WorkerProcess::End& end) {
   Row row = cell.row();
   row["status"] = std::string(name_of(end.status));
-  row["reason"] = printable(end.reason);
+  row["reason"] = message(end.reason);
   write_cell(fresh_file_of(cell), cell_to_bytes({row, {}, {}, {}}));
 }
 

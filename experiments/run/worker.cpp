@@ -9,7 +9,7 @@
 #include <new>
 
 #include "core/base/error.hpp"
-#include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 #include "experiments/run/job.hpp"
 #include "experiments/run/measurement.hpp"
 
@@ -33,7 +33,7 @@ CellRecord attempt(const Job& job) {
   const auto give_up = [&](Status status, const std::string& reason) {
     record = {job.row, {}, {}, {}};
     record.cell["status"] = std::string(name_of(status));
-    record.cell["reason"] = printable(reason);
+    record.cell["reason"] = message(reason);
   };
   record.cell = job.row;
   record.cell["status"] = std::string(name_of(Status::ok));

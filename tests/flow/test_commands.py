@@ -55,7 +55,7 @@ def test_what_cannot_be_used_is_refused_before_work():
         refused(run("run", experiment, "-o", "x.h5", cwd=place), "x.h5: is a folder")
         # Control characters of the input reach no terminal, and the line stays one.
         experiment.write_text(SMALL.replace("method: quantize", 'method: "a\\nb\\e[31m"'))
-        refused(run("run", experiment, cwd=place), "there is no codec 'a b?[31m'")
+        refused(run("run", experiment, cwd=place), "there is no codec 'a\\nb\\x1b[31m'")
 
 
 def test_output_that_cannot_be_written_is_no_success():

@@ -74,7 +74,7 @@ std::string check_trace(const fs::path& path) {
         Trace(path).check_values();
         return hash_of_file(path);
       },
-      600);
+      {.doing = "reading it", .seconds = 600});
   if (!result.ok) {
     throw InputError(result.text.starts_with(path.string()) ? result.text : path.string() + ": " + result.text);
   }
