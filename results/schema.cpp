@@ -37,6 +37,7 @@ std::vector<ColumnSpec> make_cell_columns() {
       text("status", "ok, skipped, unsupported, failed, timeout, out_of_memory, crashed"),
       text("reason", "why the status is not ok"),
       text("parameters", "JSON of all that took effect, defaults included"),
+      text("methods", "JSON: of each method its version, the compiler of its library and whether that optimized"),
       count("batch", "sequences"),
       count("layers", "model layers in the workload"),
       count("kv_heads", "KV heads a layer"),

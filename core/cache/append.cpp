@@ -68,8 +68,8 @@ void HeadAppend::score(std::span<const SelectorInstance> selectors, const LayerS
   std::vector<std::uint32_t> positions(tokens.count);
   std::iota(positions.begin(), positions.end(), tokens.position);
   for (std::size_t step = 0; step < selectors.size(); ++step) {
-    if (selectors[step].reads() == 0) continue;
-    const SelectorCall call{shape, sequence, kv_head_, positions, tokens.keys, tokens.values, {}};
+    if (!selectors[step].keeps_scores()) continue;
+    const SelectorCall call{shape, shape.dtype, sequence, kv_head_, positions, tokens.keys, tokens.values, {}};
     const std::span<float> scores = call_selector(selectors[step], call, workspace_);
     ArenaArray<float>& all = head.scores[step];
     const std::uint64_t before = all.size();

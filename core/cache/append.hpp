@@ -34,7 +34,7 @@ class HeadAppend {
   static constexpr std::size_t most_under_way = 2;
 
   void run(const NewTokens& tokens, Head& head);
-  // Scores the tokens with each selector that reads more than positions, for eviction.
+  // Scores the tokens with each selector whose scores are kept, for eviction.
   void score(std::span<const SelectorInstance> selectors, const LayerShape& shape, std::uint32_t sequence,
              const NewTokens& tokens, Head& head);
   // Some stale blocks of each role, if the budget has room for them: whole blocks of the codec that they are recoded

@@ -4,8 +4,8 @@
 // tail is encoded in blocks. append() adds tokens behind: they stay raw until a whole block of them lies before the
 // tail, and then that block is encoded; nothing encoded before is touched. Sequences may differ in length, and heads in
 // the tokens that they keep. attend() and decompress() read what bytes() counts and nothing else: there is no copy of
-// the original. Where tokens will be appended and there are selectors (`decodes`), the scores of tokens that a selector
-// gave by more than their positions are kept and counted, and heads evict as tokens come: evict.hpp.
+// the original. Where tokens will be appended and there are selectors (`decodes`), heads evict as tokens come, and the
+// scores that a selector gave to each token by its rows alone are kept for that and counted: evict.hpp.
 //
 // Sequences are slots, numbered from 0; at first there are shape.batch empty ones. A fork shares the pieces of memory
 // of its origin until one of the two writes into them; what is shared is counted once.

@@ -5,6 +5,7 @@
 
 #include "core/cache/blocks.hpp"
 #include "core/cache/encoding.hpp"
+#include "core/cache/present.hpp"
 #include "core/cache/select.hpp"
 
 namespace kvlab {
@@ -31,10 +32,14 @@ std::uint64_t eviction_capacity(const Role& keys, const Role& values, const Head
 void HeadEvict::run(std::uint64_t total, Head& head) {
   if (selectors_.empty()) return;
   total_ = total;
-  std::uint64_t budget = total;
-  for (const auto& step : pipeline_.select) budget = of_budget(step.budget, budget);
+  const std::uint64_t seen = total - head.unobserved;
+  std::uint64_t budget = seen;
+  for (std::size_t step = 0; step < selectors_.size(); ++step) {
+    if (selectors_[step].scope() != KVLAB_SCOPE_OBSERVED) budget = of_budget(pipeline_.select[step].budget, budget);
+  }
   if (head.kept() < budget + eviction_step(keys_, values_)) return;
-  choose(total, head);
+  if (reads_rows()) settle(keys_, head, arena_, workspace_);
+  choose(seen, head);
   mark(head);
   if (must_settle(head)) settle(keys_, head, arena_, workspace_);
   remove_cells(head);
@@ -46,33 +51,49 @@ std::uint64_t HeadEvict::of_budget(const Budget& budget, std::uint64_t present) 
   return std::max(budget.of(present), std::min(present, pipeline_.sinks + pipeline_.tail));
 }
 
-// Which slots stay: workspace_.kept.
-void HeadEvict::choose(std::uint64_t total, const Head& head) {
+// What is read must not depend on how far a thread has come with a block.
+bool HeadEvict::reads_rows() const {
+  return std::any_of(selectors_.begin(), selectors_.end(),
+                     [](const auto& s) { return s.scope() == KVLAB_SCOPE_PRESENT && s.reads() != 0; });
+}
+
+// Which slots stay: workspace_.kept. `seen`: tokens that the budgets are of.
+void HeadEvict::choose(std::uint64_t seen, const Head& head) {
   head.positions.write_out(positions_);
   auto& kept = workspace_.kept;
   kept.clear();
   for (std::uint32_t slot = 0; slot < positions_.size(); ++slot) {
     if (positions_[slot] < evicted) kept.push_back(slot);
   }
-  std::vector<std::uint32_t> positions;
-  std::vector<float> scores;
   for (std::size_t step = 0; step < selectors_.size(); ++step) {
-    total = of_budget(pipeline_.select[step].budget, total);
-    positions.clear();
-    for (const std::uint32_t slot : kept) positions.push_back(positions_[slot]);
-    scores.resize(kept.size());
-    if (selectors_[step].reads() == 0) {
-      const auto now =
-          call_selector(selectors_[step], {shape_, sequence_, kv_head_, positions, {}, {}, {}}, workspace_);
-      std::copy(now.begin(), now.end(), scores.begin());
-    } else {
-      for (std::size_t i = 0; i < kept.size(); ++i) scores[i] = head.scores[step].data()[kept[i]];
-    }
+    if (selectors_[step].scope() == KVLAB_SCOPE_OBSERVED) continue;
+    seen = of_budget(pipeline_.select[step].budget, seen);
     auto& stay = workspace_.survivors;
-    select_highest(scores, pipeline_.sinks, pipeline_.tail, std::min<std::uint64_t>(total, kept.size()), stay);
+    select_highest(scores_of(step, head), pipeline_.sinks, pipeline_.tail, std::min<std::uint64_t>(seen, kept.size()),
+                   stay);
     for (auto& index : stay) index = kept[index];
     std::swap(kept, stay);
   }
+}
+
+// Scores of the slots in workspace_.kept, in the workspace's floats.
+std::span<const float> HeadEvict::scores_of(std::size_t step, const Head& head) {
+  const SelectorInstance& selector = selectors_[step];
+  const auto& kept = workspace_.kept;
+  if (selector.keeps_scores()) {
+    const std::span scores(workspace_.floats.ensure<float>(kept.size()), kept.size());
+    for (std::size_t i = 0; i < kept.size(); ++i) scores[i] = head.scores[step].data()[kept[i]];
+    return scores;
+  }
+  present_.clear();
+  for (const std::uint32_t slot : kept) present_.push_back(positions_[slot]);
+  SelectorCall call{shape_, Dtype::f32, sequence_, kv_head_, present_, {}, {}, {}};
+  const auto rows_of = [&](const Role& role, const std::vector<Segment>& segments, Buffer& rows) {
+    return present_rows(role, head, kv_head_, segments, kept, rows, workspace_);
+  };
+  if ((selector.reads() & KVLAB_READS_KEYS) != 0) call.keys = rows_of(keys_, head.keys, workspace_.rows);
+  if ((selector.reads() & KVLAB_READS_VALUES) != 0) call.values = rows_of(values_, head.values, workspace_.more_rows);
+  return call_selector(selector, call, workspace_);
 }
 
 // Raw tokens go at once, those that some codec holds are dead at first.

@@ -1,8 +1,9 @@
 // Eviction while tokens come: the selectors' budgets kept within one block, of one KV head of one sequence.
 //
-// When the kept tokens exceed the budget of all that were seen by a block, the selectors run again, in order, on the
-// scores that were kept of each token (a selector that reads only positions gives its scores anew). Those that do not
-// stay leave:
+// When the kept tokens exceed the budget of all that were seen by a block, the selectors run again, in order: on the
+// scores that were kept of each token, or, where a score depends on the tokens present, over the rows of all of them
+// (abi.h, KVLAB_SCOPE_*). Selectors by observed queries chose among the tokens of the prefill; here they are passed
+// over, and what they dropped counts as never seen. Those that do not stay leave:
 //
 //   slots     0 ... sinks | encoded by all codecs ........ | by one | raw ......... | tail |
 //   evicted   never       | dead, until half of a cell is   | dead   | gone at once  | never|
@@ -42,7 +43,9 @@ class HeadEvict {
   enum class Slot : std::uint8_t { kept, dead, removed };
 
   [[nodiscard]] std::uint64_t of_budget(const Budget& budget, std::uint64_t present) const;
+  [[nodiscard]] bool reads_rows() const;
   void choose(std::uint64_t total, const Head& head);
+  std::span<const float> scores_of(std::size_t step, const Head& head);
   void mark(const Head& head);
   [[nodiscard]] std::vector<std::uint64_t> cells(const Head& head) const;
   [[nodiscard]] bool compacts(std::uint64_t first, std::uint64_t end) const;
@@ -69,6 +72,7 @@ class HeadEvict {
   std::uint32_t kv_head_;
   std::uint64_t total_ = 0;
   std::vector<std::uint32_t> positions_;  // of the slots
+  std::vector<std::uint32_t> present_;    // positions of the tokens that a selector is called over
   std::vector<Slot> slots_;
   std::vector<Segment> gathered_keys_;  // compacted blocks, by their old first slot
   std::vector<Segment> gathered_values_;

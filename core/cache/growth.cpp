@@ -230,7 +230,11 @@ std::uint8_t LayerCache::prefill_rung(std::uint64_t tokens) const {
   const std::uint64_t kept = pipeline_.kept_of(tokens);
   const std::uint64_t cut = kept - std::min(kept, pipeline_.tail);
   std::uint64_t positions = kept == tokens ? 0 : kept * sizeof(std::uint32_t);
-  if (decodes_) positions += kept * sizeof(float) * selectors_.size();
+  if (decodes_) {
+    const auto keepers =
+        std::count_if(selectors_.begin(), selectors_.end(), [](const auto& s) { return s.keeps_scores(); });
+    positions += kept * sizeof(float) * static_cast<std::uint64_t>(keepers);
+  }
   return first_that_fits(0, "a prefill of " + std::to_string(tokens) + " tokens", [&](std::uint8_t rung) {
     return shape_.kv_heads * (positions + role_bytes_on(pipeline_, keys_, rung, cut, kept) +
                               role_bytes_on(pipeline_, values_, rung, cut, kept));

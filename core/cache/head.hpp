@@ -65,7 +65,8 @@ struct Segment {
 struct Head {
   Positions positions;
   std::uint64_t dead = 0;                 // slots whose token was evicted
-  std::vector<ArenaArray<float>> scores;  // a selector: of each slot, where it reads more than positions; counted
+  std::uint64_t unobserved = 0;           // tokens of the prefill that selectors by observed queries dropped
+  std::vector<ArenaArray<float>> scores;  // per selector: of each slot, where its scores are kept; counted
   std::vector<Segment> keys;
   std::vector<Segment> values;
   std::uint64_t key_cut = 0;  // kept tokens before which all is sinks, encoded or being encoded

@@ -68,12 +68,13 @@ void HeadPrefill::run(const Role& keys, const Role& values, Head& head) {
 void HeadPrefill::select(Head& head) {
   kept_.resize(input_.tokens);
   std::iota(kept_.begin(), kept_.end(), 0U);
+  if (kept_.empty()) return;  // there is nothing to score, and may be no query to score it with
   for (std::size_t step = 0; step < selectors_.size(); ++step) apply(step, head);
 }
 
 void HeadPrefill::apply(std::size_t step, Head& head) {
   const SelectorInstance& selector = selectors_[step];
-  SelectorCall call{shape_, static_cast<std::uint32_t>(sequence_), kv_head_, kept_, {}, {}, {}};
+  SelectorCall call{shape_, shape_.dtype, static_cast<std::uint32_t>(sequence_), kv_head_, kept_, {}, {}, {}};
   const std::uint32_t reads = selector.reads();
   if ((reads & KVLAB_READS_KEYS) != 0) call.keys = rows(input_.keys, shape_.head_dim_keys, kept_, workspace_.rows);
   if ((reads & KVLAB_READS_VALUES) != 0) {
@@ -84,20 +85,21 @@ void HeadPrefill::apply(std::size_t step, Head& head) {
   auto& stay = workspace_.survivors;
   select_highest(scores, pipeline_.sinks, pipeline_.tail, pipeline_.select[step].budget.of(kept_.size()), stay);
   if (keep_scores_) keep_scores(step, scores, stay, head);
+  if (selector.scope() == KVLAB_SCOPE_OBSERVED) head.unobserved += kept_.size() - stay.size();
   for (auto& index : stay) index = kept_[index];
   std::swap(kept_, stay);
 }
 
-// Of those that stay: this step's, where positions alone would not give them again, and the earlier steps'.
+// Of those that stay: this step's and the earlier steps', where scores are kept.
 void HeadPrefill::keep_scores(std::size_t step, std::span<const float> scores, std::span<const std::uint32_t> stay,
                               Head& head) {
   for (std::size_t i = 0; i < step; ++i) {
-    if (selectors_[i].reads() == 0) continue;
+    if (!selectors_[i].keeps_scores()) continue;
     float* of_step = head.scores[i].resize(head.scores[i].size(), arena_);
     for (std::size_t t = 0; t < stay.size(); ++t) of_step[t] = of_step[stay[t]];
     head.scores[i].resize(stay.size(), arena_);
   }
-  if (selectors_[step].reads() == 0) return;
+  if (!selectors_[step].keeps_scores()) return;
   float* own = head.scores[step].resize(stay.size(), arena_);
   for (std::size_t t = 0; t < stay.size(); ++t) own[t] = scores[stay[t]];
 }

@@ -10,6 +10,7 @@ namespace kvlab {
 
 struct SelectorCall {
   const LayerShape& shape;
+  Dtype dtype;  // of the rows
   std::uint32_t sequence;
   std::uint32_t kv_head;
   std::span<const std::uint32_t> positions;  // ascending

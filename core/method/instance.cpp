@@ -68,6 +68,15 @@ void check_traits(const Method& method, const kvlab_codec_traits& traits) {
   }
 }
 
+void check_selector(const Method& method, std::uint32_t reads, std::uint32_t scope) {
+  constexpr std::uint32_t known = KVLAB_READS_KEYS | KVLAB_READS_VALUES | KVLAB_READS_QUERIES;
+  if ((reads & ~known) != 0) misbehaved(method, "reads is " + std::to_string(reads) + "; valid: KVLAB_READS_*");
+  if (scope > KVLAB_SCOPE_OBSERVED) misbehaved(method, "scope is " + std::to_string(scope) + "; valid: KVLAB_SCOPE_*");
+  if (((reads & KVLAB_READS_QUERIES) != 0) != (scope == KVLAB_SCOPE_OBSERVED)) {
+    misbehaved(method, "it reads queries without the scope OBSERVED, or has that scope and reads none");
+  }
+}
+
 }  // namespace
 
 CodecInstance::CodecInstance(const MethodSpec& spec, const kvlab_layer& layer)
@@ -172,6 +181,8 @@ SelectorInstance::SelectorInstance(const MethodSpec& spec, const kvlab_layer& la
   if (selector == nullptr) misbehaved(*method_, "create returned no instance");
   selector_.reset(selector);
   reads_ = functions_->reads(selector);
+  scope_ = functions_->scope(selector);
+  check_selector(*method_, reads_, scope_);
 }
 
 std::uint64_t SelectorInstance::scratch(std::uint64_t tokens, std::uint64_t observed) const {

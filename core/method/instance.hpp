@@ -70,6 +70,9 @@ class SelectorInstance {
   SelectorInstance(const MethodSpec& spec, const kvlab_layer& layer);
 
   [[nodiscard]] std::uint32_t reads() const { return reads_; }
+  [[nodiscard]] std::uint32_t scope() const { return scope_; }
+  // A token's score is kept as long as the token: it cannot be had again from positions alone.
+  [[nodiscard]] bool keeps_scores() const { return scope_ == KVLAB_SCOPE_TOKEN && reads_ != 0; }
   [[nodiscard]] std::uint64_t scratch(std::uint64_t tokens, std::uint64_t observed) const;
   // A NaN among the scores is a MethodError.
   void scores(const kvlab_selector_in& in, std::span<float> scores) const;
@@ -79,6 +82,7 @@ class SelectorInstance {
   const kvlab_selector_functions* functions_;
   std::unique_ptr<kvlab_selector, void (*)(kvlab_selector*)> selector_;
   std::uint32_t reads_ = 0;
+  std::uint32_t scope_ = KVLAB_SCOPE_PRESENT;
 };
 
 }  // namespace kvlab

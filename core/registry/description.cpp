@@ -56,6 +56,8 @@ std::string description_of(const Method& method) {
             {"paper_title", method.paper_title},
             {"paper_arxiv", method.paper_arxiv},
             {"license", method.license},
+            {"compiler", method.compiler},
+            {"optimized", method.optimized},
             {"abilities", {method.abilities.attend_keys, method.abilities.attend_values, method.abilities.gather}},
             {"parameters", Json::array()}};
   for (const auto& parameter : method.parameters) json["parameters"].push_back(to_json(parameter));
@@ -78,6 +80,8 @@ Method method_of(std::string_view description, const std::filesystem::path& path
     method.paper_title = json.at("paper_title").get<std::string>();
     method.paper_arxiv = json.at("paper_arxiv").get<std::string>();
     method.license = json.at("license").get<std::string>();
+    method.compiler = json.at("compiler").get<std::string>();
+    method.optimized = json.at("optimized").get<bool>();
     const auto abilities = json.at("abilities").get<std::vector<bool>>();
     method.abilities = {abilities.at(0), abilities.at(1), abilities.at(2)};
     for (const auto& parameter : json.at("parameters")) method.parameters.push_back(parameter_of(parameter));

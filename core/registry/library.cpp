@@ -99,8 +99,8 @@ void check_functions(const kvlab_descriptor& descriptor) {
   } else if (descriptor.kind == KVLAB_SELECTOR) {
     const kvlab_selector_functions* f = descriptor.selector;
     if (f == nullptr || f->struct_size < sizeof *f) refuse("its selector functions are missing or of the wrong size");
-    if (f->create == nullptr || f->destroy == nullptr || f->reads == nullptr || f->scratch == nullptr ||
-        f->scores == nullptr) {
+    if (f->create == nullptr || f->destroy == nullptr || f->reads == nullptr || f->scope == nullptr ||
+        f->scratch == nullptr || f->scores == nullptr) {
       refuse("one of its selector functions is null");
     }
     if (f->state_per_token != 0) refuse("it asks for a state a token, which is reserved");
@@ -151,6 +151,13 @@ const kvlab_descriptor& find_descriptor(const std::filesystem::path& path) {
 
 }  // namespace
 
+std::string build_warning(const Method& method) {
+  if (method.optimized) return "";
+  return method.id + " was built without optimization" +
+         (method.compiler.empty() ? "" : " (by " + method.compiler + ")") +
+         ": its times are not the method's; build it with CMAKE_BUILD_TYPE=Release";
+}
+
 Method load_library(const std::filesystem::path& path) {
   const kvlab_descriptor& descriptor = find_descriptor(path);
   Method method;
@@ -162,6 +169,10 @@ Method load_library(const std::filesystem::path& path) {
   method.paper_title = text(descriptor.paper_title, "its paper's title", true);
   method.paper_arxiv = text(descriptor.paper_arxiv, "its paper's arXiv id", true);
   method.license = text(descriptor.license, "its licence");
+  method.compiler = text(descriptor.compiler, "its compiler", true);
+  if (descriptor.optimized > 1)
+    refuse("its field optimized is " + std::to_string(descriptor.optimized) + "; valid: 0, 1");
+  method.optimized = descriptor.optimized == 1;
   check_functions(descriptor);
   method.kind = static_cast<MethodKind>(descriptor.kind);
   method.parameters = read_parameters(descriptor);

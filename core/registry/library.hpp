@@ -31,6 +31,8 @@ struct Method {
   std::string paper_title;
   std::string paper_arxiv;
   std::string license;
+  std::string compiler;    // that built it; "": not known
+  bool optimized = false;  // by it
   std::vector<Parameter> parameters;
   std::filesystem::path path;
   Abilities abilities;
@@ -39,6 +41,9 @@ struct Method {
   const kvlab_attend_values* attend_values = nullptr;  // null: not offered
   const kvlab_gather* gather = nullptr;                // null where not offered
 };
+
+// "" for a library that was optimized; else a sentence: its times are not the method's.
+std::string build_warning(const Method& method);
 
 // Opens the library in this process and checks everything that the descriptor says; throws InputError with the reason.
 // Opening runs the library's initialisers, which may do anything: describe_library (description.hpp) does it in a

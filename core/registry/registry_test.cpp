@@ -30,7 +30,7 @@ fs::path refused(const std::string& name) {
 #if defined(__x86_64__)
 // tests/plugins/built holds libraries as they were built for older ABIs.
 TEST(Registry, RefusesALibraryThatWasBuiltForAnOlderAbi) {
-  for (const char* abi : {"1", "2"}) {
+  for (const char* abi : {"1", "2", "3"}) {
     const std::string name = std::string("tests/plugins/built/abi") + abi + "_x86_64.so";
     const std::string reason = refusal(fs::path(KVLAB_SOURCE_DIR) / name);
     const std::string expected = std::string("built for plugin ABI ") + abi + ", this kvlab has ABI ";
@@ -53,6 +53,8 @@ TEST(Registry, RefusesEachFlawWithItsReason) {
       {"refused_parameter_default", "'number' has a default outside of its range"},
       {"refused_reserved_ability", "kvlab.append, which is reserved"},
       {"refused_state_per_token", "state a token, which is reserved"},
+      {"refused_null_scope", "one of its selector functions is null"},
+      {"refused_optimized_by_two", "its field optimized is 2; valid: 0, 1"},
       {"refused_null_string", "its summary is null"},
       {"no_symbol", "it has no symbol kvlab_plugin"},
       {"refused_crash_when_opened", "opening it crashes (SIGABRT)"},

@@ -36,6 +36,7 @@ void list_for_people(const Registry& registry) {
   for (const auto& method : registry.methods()) {
     std::cout << "  " << padded(method.id, 16) << padded(kvlab::name_of(method.kind), 8) << padded(method.version, 7)
               << method.summary << "\n  " << padded("", 16) << method.path.string() << '\n';
+    if (!method.optimized) std::cout << "  " << padded("", 16) << "WARNING: " << build_warning(method) << '\n';
   }
   for (const auto& candidate : registry.candidates()) {
     if (candidate.state == Registry::Candidate::State::loaded) continue;
@@ -70,6 +71,8 @@ Json list_json(const Registry& registry) {
     json["methods"].push_back({{"id", method.id},
                                {"kind", kvlab::name_of(method.kind)},
                                {"version", method.version},
+                               {"compiler", method.compiler},
+                               {"optimized", method.optimized},
                                {"summary", method.summary},
                                {"path", method.path.string()},
                                {"parameters", parameters}});

@@ -82,6 +82,8 @@ struct CLASS : kvlab::Selector {
   };
 
   unsigned reads() const { return KVLAB_READS_KEYS; }
+  // A score depends on its own token alone. Without this line: on all that are present.
+  unsigned scope() const { return KVLAB_SCOPE_TOKEN; }
   std::uint64_t scratch(std::uint64_t /*tokens*/, std::uint64_t /*observed*/) const {
     return kvlab::Scratch::size<float>(layer.head_dim_keys);
   }

@@ -1,7 +1,9 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <set>
 
+#include "core/base/nearest.hpp"
 #include "experiments/app/commands.hpp"
 #include "experiments/run/runner.hpp"
 #include "results/show.hpp"
@@ -41,6 +43,16 @@ void add_run_options(CLI::App& command, Options& options) {
   command.add_flag("--retry", options.retry, "run failed cells again");
 }
 
+// Of methods whose times will not be their own.
+void warn_of_builds(const Plan& plan) {
+  std::set<std::string> warnings;
+  for (const auto& cell : plan.cells) {
+    for (const Method* method : cell.methods) warnings.insert(build_warning(*method));
+  }
+  warnings.erase("");
+  for (const auto& warning : warnings) std::cerr << "warning: " << printable(warning) << '\n';
+}
+
 std::filesystem::path output_of(const Options& options, const Experiment& experiment) {
   if (options.output.empty()) return std::filesystem::path("results/runs") / (experiment.name + ".h5");
   if (std::filesystem::path(options.output).extension() != ".h5") {
@@ -58,6 +70,7 @@ int run(const Options& options, const App& app, const std::function<void(const T
   const Registry registry = app.registry();
   const Experiment experiment = load_experiment(options.file, options.assignments);
   const Plan plan = make_plan(experiment, registry, options.force, options.only);
+  warn_of_builds(plan);
   const std::filesystem::path output = output_of(options, experiment);
   const int code =
       run_plan(experiment, plan,

@@ -165,6 +165,19 @@ Value to_value(const Json& json) {
   return json.is_string() ? json.get<std::string>() : json.dump();
 }
 
+// How what ran was built: its speed depends on it.
+Json describe_methods(const std::vector<const Method*>& methods) {
+  Json all = Json::array();
+  for (const Method* method : methods) {
+    Json one{{"method", method->id},
+             {"version", method->version},
+             {"compiler", method->compiler},
+             {"optimized", method->optimized}};
+    if (std::find(all.begin(), all.end(), one) == all.end()) all.push_back(std::move(one));
+  }
+  return all;
+}
+
 }  // namespace
 
 Row Cell::row() const {
@@ -176,6 +189,7 @@ Row Cell::row() const {
           {"repeat", repeat},
           {"seed", seed},
           {"parameters", parameters.dump()},
+          {"methods", describe_methods(methods).dump()},
           {"batch", count(shape.batch)},
           {"layers", count(shape.layers)},
           {"kv_heads", count(shape.kv_heads)},

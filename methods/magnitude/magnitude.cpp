@@ -40,6 +40,7 @@ struct Magnitude : kvlab::Selector {
     const unsigned values = of == Of::keys ? 0U : KVLAB_READS_VALUES;
     return keys | values;
   }
+  [[nodiscard]] static unsigned scope() { return KVLAB_SCOPE_TOKEN; }
   [[nodiscard]] std::uint64_t scratch(std::uint64_t /*tokens*/, std::uint64_t /*observed*/) const {
     return kvlab::Scratch::size<float>(std::max(layer.head_dim_keys, layer.head_dim_values));
   }

@@ -18,6 +18,8 @@ struct Random : kvlab::Selector {
       .summary = "keeps tokens drawn uniformly: the baseline that exposes the others",
   };
 
+  [[nodiscard]] static unsigned scope() { return KVLAB_SCOPE_TOKEN; }
+
   // A score is a function of seed, layer, sequence, head and position alone, so it does not depend on threads.
   void scores(const kvlab::HeadView& head, std::span<float> out) const {
     std::uint64_t key = mix(layer.seed);

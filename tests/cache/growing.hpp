@@ -180,6 +180,12 @@ inline Rung rung(std::uint64_t above_tokens, const Pipeline& codecs, bool recode
   return {above_tokens, codecs.keys, codecs.values, recode};
 }
 
+// A selector whose scores depend on all tokens present.
+inline MethodSpec keydiff() {
+  static const Registry plugins({std::filesystem::path(KVLAB_BINARY_DIR) / "tests" / "plugins"});
+  return {plugins.find("keydiff"), {}};
+}
+
 inline std::vector<std::pair<std::string, Pipeline>> pipelines() {
   std::vector<std::pair<std::string, Pipeline>> all{
       {"raw", {}}, {"kivi", kivi(0, 0)}, {"kivi, sinks and tail", kivi(4, 50)}};
@@ -208,6 +214,12 @@ inline std::vector<std::pair<std::string, Pipeline>> pipelines() {
   Pipeline one = one_role;
   one.select = {{spec("random"), {200, 1}}};
   all.emplace_back("raw keys, random", one);
+  Pipeline observed = window;  // the observed queries' choice is the prefill's alone, the window's goes on
+  observed.select = {{spec("attention_score"), {std::nullopt, 0.5}}, {spec("sliding_window"), {150, 1}}};
+  all.emplace_back("attention score, window", observed);
+  Pipeline present = kivi(2, 30);
+  present.select = {{keydiff(), {std::nullopt, 0.6}}};
+  all.emplace_back("keydiff", present);
   Pipeline ladder = kivi(4, 50);
   ladder.ladder = {rung(0, kivi(0, 0, "8")), rung(300, kivi(0, 0, "4")), rung(801, kivi(0, 0, "6"))};
   all.emplace_back("ladder", ladder);

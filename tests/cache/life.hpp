@@ -64,7 +64,12 @@ class Life {
     given = {};
     const auto keys = model_.draw(tokens, 16, given.keys);
     const auto values = model_.draw(tokens, 16, given.values);
-    const Prefill input{tokens, tensor(keys, shape_, tokens, 16), tensor(values, shape_, tokens, 16), {}};
+    const std::uint64_t observed = std::min<std::uint64_t>(3, tokens);
+    const std::vector<float> queries = model_.queries(observed);
+    std::vector<std::uint32_t> positions(observed);
+    std::iota(positions.begin(), positions.end(), static_cast<std::uint32_t>(tokens - observed));
+    const Prefill input{
+        tokens, tensor(keys, shape_, tokens, 16), tensor(values, shape_, tokens, 16), {queries.data(), positions}};
     for (auto* cache : caches_) cache->prefill(0, sequence, input, pool);
   }
 

@@ -90,6 +90,21 @@ def test_list_shows_all_and_refused_ones_with_their_reason():
     assert any(library["state"] == "refused" for library in listed["libraries"])
 
 
+def test_a_library_built_without_optimization_is_told():
+    sentence = "unoptimized was built without optimization (by g++ "
+    assert sentence in run("list", "--plugins", PLUGINS).stdout
+    listed = {m["id"]: m for m in json.loads(run("list", "--json", "--plugins", PLUGINS).stdout)["methods"]}
+    assert not listed["unoptimized"]["optimized"] and listed["unoptimized"]["compiler"].startswith("g++ ")
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(SMALL.replace("  raw: {}", "  slow: {select: [{method: unoptimized, keep: 0.5}]}"))
+        result = run("run", experiment, "--plugins", PLUGINS, cwd=place)
+        assert result.stderr.count(sentence) == 1, result.stderr
+        cells = frame(Path(place) / "results/runs/small.h5").set_index("pipeline")
+        assert json.loads(cells.loc["slow"].methods)[0] == {
+            "method": "unoptimized", "version": "1", "compiler": listed["unoptimized"]["compiler"], "optimized": False}
+
+
 def test_describe_names_parameters_paper_and_an_example():
     for name in ("quantize", "attention_score", "needle"):
         assert "example" in run("describe", name).stdout

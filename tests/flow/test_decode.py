@@ -1,9 +1,8 @@
 """`decode: true`: tokens beyond the prefill are appended one by one, queries attend at their own positions."""
 
-import math
 import os
 
-from kvlab import TRACE, folder, frame, main, run
+from kvlab import PLUGINS, TRACE, folder, frame, main, run
 
 EXPERIMENT = f"""kvlab: 1
 name: decode
@@ -15,6 +14,7 @@ pipelines:
   int8: {{codec: {{method: quantize}}}}
   window: {{cache: {{sinks: 4}}, select: [{{method: sliding_window, tokens: 100}}], codec: {{method: quantize}}}}
   magnitude: {{select: [{{method: magnitude, keep: 0.5}}]}}
+  present: {{select: [{{method: keydiff, keep: 0.5}}]}}
   scored: {{select: [{{method: attention_score, keep: 0.5}}]}}
 measure: {{min_samples: 3, max_seconds: 0.05}}
 """
@@ -26,7 +26,7 @@ def measured(text, exit_code=0):
         path = f"{name}/decode.yaml"
         with open(path, "w") as file:
             file.write(text)
-        result = run("run", path, cwd=name)
+        result = run("run", path, "--plugins", PLUGINS, cwd=name)
         assert result.returncode == exit_code, result.stderr
         return [frame(f"{name}/results/runs/decode.h5", group=group) for group in ("cells", "samples", "rungs")]
 
@@ -54,9 +54,14 @@ def test_decoding_is_measured_token_by_token():
     assert window.status == "ok" and window.kept_tokens == 200
     magnitude = cells.loc[("magnitude", "noise")]
     assert magnitude.kept_tokens == 150 + 100 and magnitude.index_bytes >= 8 * 250 * 4
-    # Its scores are those of queries, and none are observed while decoding.
+    # Its scores are those of queries, and none are observed while decoding: it chooses in the prefill, the others stay.
     scored = cells.loc[("scored", "noise")]
-    assert scored.status == "unsupported" and math.isnan(scored.step_seconds)
+    assert scored.status == "ok" and scored.kept_tokens == 150 + 100
+    assert cells.loc[("scored", "recorded")].kept_tokens == 512 + 128
+    # Scores of all present tokens: kept nowhere, so positions alone are index bytes.
+    present = cells.loc[("present", "noise")]
+    assert present.status == "ok" and present.kept_tokens == 150 + 100
+    assert present.index_bytes <= 8 * 250 * 4 < magnitude.index_bytes
 
 
 ADAPTIVE = """kvlab: 1

@@ -1,4 +1,7 @@
 // A selector whose scores are NaN.
+#if !defined(MISJUDGE_ID)
+#define MISJUDGE_ID "misjudge"
+#endif
 #include <kvlab/plugin.hpp>
 
 #include <algorithm>
@@ -7,7 +10,7 @@
 namespace {
 
 struct Misjudge : kvlab::Selector {
-  static constexpr kvlab::Info info{.id = "misjudge", .version = "1", .summary = "a selector for tests"};
+  static constexpr kvlab::Info info{.id = MISJUDGE_ID, .version = "1", .summary = "a selector for tests"};
   void scores(const kvlab::HeadView& /*head*/, std::span<float> out) const {
     std::fill(out.begin(), out.end(), std::numeric_limits<float>::quiet_NaN());
   }

@@ -38,6 +38,13 @@ constexpr auto parameters = declare_parameters();
 }
 [[maybe_unused]] constexpr kvlab_selector_functions stateful = with_state();
 
+[[maybe_unused]] constexpr kvlab_selector_functions without_scope() {
+  kvlab_selector_functions functions = kvlab::detail::SelectorTable<Fine>::functions;
+  functions.scope = nullptr;
+  return functions;
+}
+[[maybe_unused]] constexpr kvlab_selector_functions scopeless = without_scope();
+
 constexpr kvlab_descriptor describe() {
   kvlab_descriptor d = kvlab::detail::describe<Fine>();
   d.parameters = parameters.data();
@@ -59,6 +66,10 @@ constexpr kvlab_descriptor describe() {
   d.ability = &every_ability;
 #elif defined(FLAW_STATE_PER_TOKEN)
   d.selector = &stateful;
+#elif defined(FLAW_NULL_SCOPE)
+  d.selector = &scopeless;
+#elif defined(FLAW_OPTIMIZED_BY_TWO)
+  d.optimized = 2;
 #elif defined(FLAW_NULL_STRING)
   d.summary = nullptr;
 #endif

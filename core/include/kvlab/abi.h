@@ -1,10 +1,10 @@
-/* The plugin ABI of kvlab, version 3.
+/* The plugin ABI of kvlab, version 4.
  *
  * A plugin is a shared object that exports one symbol, `kvlab_plugin`, a constant kvlab_descriptor. It is a codec
  * (turns a block of K or V into bytes and back) or a selector (scores tokens). Plugins written in C++ include
  * kvlab/plugin.hpp instead, which is this header with the plumbing done.
  *
- * Life cycle        dlopen -> descriptor checked -> create (once a layer and role) -> any calls -> destroy.
+ * Life cycle        dlopen -> descriptor checked -> create (once per layer and role) -> any calls -> destroy.
  *                   A plugin is never dlclosed. `destroy` is called once, after the last other call has returned.
  * Threads           The host owns them. After `create`, every call may come from any thread, several at once, on the
  *                   same instance, which is therefore const. A call runs on the calling thread and starts no other.
@@ -15,8 +15,14 @@
  *                   the workload have the alignment of their element type, no more.
  * Shapes            A KV tensor is [batch, kv_head, token, channel]; calls see one sequence of it. Strides are in
  *                   elements. Unless `heads` says otherwise, a block is one KV head's: [1, tokens, channels].
- * Numbers           Codecs are never given NaN or infinity (the host refuses such workloads), may be given zeros, and
- *                   must decode to finite values.
+ * Numbers           Codecs are never given NaN or infinity (the host refuses such workloads). They may be given zeros,
+ *                   denormals and the largest finite numbers, and what encode accepts must decode to finite values: a
+ *                   codec that cannot code a block refuses it (KVLAB_UNSUPPORTED). Attention on the bytes gives what
+ *                   attention over the decoded rows gives, denormals included.
+ * Damaged bytes     The bytes of a block may not be what encode wrote. Calls on such a block read its bytes and
+ *                   KVLAB_READABLE more, write their outputs and nothing else, and return; what they compute is then
+ *                   nobody's business, and so is their status. Whatever is read from a block that says where or how
+ *                   much to read (a count, a rank, an offset) is checked against the block's size first.
  * Errors            A status is returned, and a sentence for people is written to the caller's message. No exception,
  *                   C++ type or allocator crosses this header.
  * Growing           Every struct that may grow starts with its own size; a host reads a field only where the size says
@@ -35,7 +41,7 @@ extern "C" {
 #endif
 
 #define KVLAB_ABI_MAGIC 0x3142414c564bULL /* "KVLAB1" read as little-endian bytes */
-#define KVLAB_ABI_VERSION 3u
+#define KVLAB_ABI_VERSION 4u
 #define KVLAB_PLUGIN_SYMBOL "kvlab_plugin"
 #define KVLAB_EXPORT __attribute__((visibility("default")))
 
@@ -248,7 +254,8 @@ typedef struct kvlab_codec_traits {
   uint64_t decode_scratch;
   uint64_t attend_scratch;
   uint64_t state_bytes;  /* the instance's own state that decoding reads (rotations, codebooks): counted as bases */
-  uint64_t state_key;    /* instances with the same non-zero key share that state, and it is counted once */
+  uint64_t state_key;    /* instances of one method with the same non-zero key share that state, and it is counted once:
+                            what the state depends on (a seed, a rank) goes into the key. 0: it is this instance's own */
   uint32_t heads;        /* KV heads coded together: 1; more is reserved */
   uint32_t whole_blocks; /* 1: attention prefers whole blocks to tiles of the granule */
   uint32_t fills_bound;  /* 1: encode always fills bound(tokens), so the block is written where it stays */
@@ -329,7 +336,26 @@ typedef struct kvlab_selector kvlab_selector; /* the plugin's own */
 #define KVLAB_READS_VALUES 2u
 #define KVLAB_READS_QUERIES 4u
 
-/* One KV head's tokens that are still present. What the instance did not say that it reads is empty. */
+/* What the score of a token depends on, beside the token's own rows and position, the sequence and KV head, and the
+ * instance. While tokens are appended to a cache, the host calls a selector accordingly:
+ *
+ *   TOKEN     on nothing else. New tokens are scored when they come, in a call of their own, and each score is kept
+ *             (and counted) as long as its token.
+ *   PRESENT   on the other tokens present, too: their rows, their number or their order. No score is kept: at each
+ *             eviction one call sees all tokens that are present then. Where the selector reads rows they are f32,
+ *             exact for raw tokens and decoded for those in blocks; that decoding is part of what an append costs.
+ *   OBSERVED  on observed queries. There are none while decoding: the selector chooses among the tokens of a prefill,
+ *             and it neither scores nor evicts those that come later. An instance that reads queries has this scope, no
+ *             other has.
+ *
+ * A prefill is one call over all tokens present, whatever the scope. One that states TOKEN falsely gets scores from
+ * different calls compared, which means nothing: `kvlab check` finds it. */
+#define KVLAB_SCOPE_TOKEN 0u
+#define KVLAB_SCOPE_PRESENT 1u
+#define KVLAB_SCOPE_OBSERVED 2u
+
+/* Tokens of one KV head that are present: all of them in a prefill and at an eviction, only those that come when new
+ * tokens are scored (KVLAB_SCOPE_TOKEN). What the instance did not say that it reads is empty. */
 typedef struct kvlab_selector_in {
   uint32_t struct_size;
   uint32_t kv_head;
@@ -349,7 +375,8 @@ typedef struct kvlab_selector_functions {
   kvlab_status (*create)(const kvlab_host* host, const kvlab_layer* layer, const kvlab_value* values,
                          kvlab_selector** out, kvlab_message* message);
   void (*destroy)(kvlab_selector* selector);
-  uint32_t (*reads)(const kvlab_selector* selector); /* KVLAB_READS_* */
+  uint32_t (*reads)(const kvlab_selector* selector); /* KVLAB_READS_*; asked once, after create, as is the scope */
+  uint32_t (*scope)(const kvlab_selector* selector); /* one of KVLAB_SCOPE_* */
   uint64_t (*scratch)(const kvlab_selector* selector, uint64_t tokens, uint64_t observed);
   /* scores[tokens]; the host keeps the highest. A NaN is an error of the method. */
   kvlab_status (*scores)(const kvlab_selector* selector, const kvlab_selector_in* in, float* scores,
@@ -381,6 +408,11 @@ typedef struct kvlab_descriptor {
   const kvlab_selector_functions* selector; /* null unless a selector */
   /* The function table of an ability, or null. Null function: no abilities. */
   const void* (*ability)(const char* ability_id);
+  /* How the library was built, which its speed depends on: the compiler ("g++ 12.2.0", or "" where it is not known),
+   * and 1 where it optimized. Results store both, and the host warns of 0. */
+  const char* compiler;
+  uint32_t optimized;
+  uint32_t reserved;
 } kvlab_descriptor;
 
 #ifdef __cplusplus

@@ -24,6 +24,19 @@
 
 namespace kvlab::detail {
 
+#if defined(__clang__)
+inline constexpr const char* compiler = "clang " __clang_version__;
+#elif defined(__GNUC__)
+inline constexpr const char* compiler = "g++ " __VERSION__;
+#else
+inline constexpr const char* compiler = "";
+#endif
+#if defined(__OPTIMIZE__)
+inline constexpr std::uint32_t optimized = 1;
+#else
+inline constexpr std::uint32_t optimized = 0;
+#endif
+
 template <class Method>
 constexpr kvlab_descriptor describe() {
   static_assert(std::is_base_of_v<Codec, Method> != std::is_base_of_v<Selector, Method>,
@@ -40,6 +53,8 @@ constexpr kvlab_descriptor describe() {
   descriptor.paper_title = Method::info.paper_title;
   descriptor.paper_arxiv = Method::info.paper_arxiv;
   descriptor.license = Method::info.license;
+  descriptor.compiler = compiler;
+  descriptor.optimized = optimized;
   if constexpr (std::is_base_of_v<Codec, Method>) {
     descriptor.kind = KVLAB_CODEC;
     descriptor.codec = &CodecTable<Method>::functions;

@@ -1,10 +1,14 @@
 // A selector as a C++ struct. It derives from kvlab::Selector, has `static constexpr kvlab::Info info`, may declare
 // `parameters()`, and defines
 //
-//   void scores(const HeadView& head, std::span<float> out) const;   one score a token; the highest stay
+//   void scores(const HeadView& head, std::span<float> out) const;   one score per token; the highest stay
 //
 // and, where it looks at more than positions, `unsigned reads() const` (KVLAB_READS_KEYS | ...). Const, and called
 // from many threads at once.
+//
+// `unsigned scope() const` says what a token's score depends on beside the token itself (abi.h). Where it is left out
+// it is KVLAB_SCOPE_OBSERVED for a selector that reads queries, else KVLAB_SCOPE_PRESENT, which is always right:
+// KVLAB_SCOPE_TOKEN, where it is true, saves calls over all tokens while decoding.
 #pragma once
 
 #include <kvlab/abi.h>
@@ -14,7 +18,7 @@
 
 namespace kvlab {
 
-// The tokens of one KV head of one sequence that are still present, and the observed queries of its group.
+// Tokens of one KV head of one sequence, and the observed queries of its group. Which tokens is a matter of the scope.
 struct HeadView {
   std::uint32_t sequence;
   std::uint32_t kv_head;
@@ -54,6 +58,13 @@ struct SelectorTable {
   }
   static void destroy(kvlab_selector* selector) { delete reinterpret_cast<Method*>(selector); }
   static std::uint32_t reads(const kvlab_selector* selector) { return self(selector).reads(); }
+  static std::uint32_t scope(const kvlab_selector* selector) {
+    if constexpr (requires { self(selector).scope(); }) {
+      return self(selector).scope();
+    } else {
+      return (self(selector).reads() & KVLAB_READS_QUERIES) != 0 ? KVLAB_SCOPE_OBSERVED : KVLAB_SCOPE_PRESENT;
+    }
+  }
   static std::uint64_t scratch(const kvlab_selector* selector, std::uint64_t tokens, std::uint64_t observed) {
     return self(selector).scratch(tokens, observed);
   }
@@ -68,7 +79,7 @@ struct SelectorTable {
   }
 
   static constexpr kvlab_selector_functions functions{
-      sizeof(kvlab_selector_functions), 0, &create, &destroy, &reads, &scratch, &scores, 0};
+      sizeof(kvlab_selector_functions), 0, &create, &destroy, &reads, &scope, &scratch, &scores, 0};
 };
 
 }  // namespace detail
