@@ -3,7 +3,7 @@
 #include <iostream>
 #include <set>
 
-#include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 #include "experiments/app/commands.hpp"
 #include "experiments/run/runner.hpp"
 #include "results/show.hpp"
