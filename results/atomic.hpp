@@ -2,13 +2,17 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
+#include <string_view>
 
 namespace kvlab {
 
-// Writes with `write` to a name beside `path`, fsyncs, renames over it, fsyncs the folder. What `write` throws passes through, and what it wrote
-// is removed.
-void write_atomically(const std::filesystem::path& path,
-                      const std::function<void(const std::filesystem::path&)>& write);
+// Writes `bytes` to a new file beside `path` (its name and ".tmp." and 16 random digits), fsyncs, renames it over
+// `path`, fsyncs the folder. Throws Error, "PATH: cannot be written: why", and leaves what was there before; a full
+// disk is such an error.
+void write_atomically(const std::filesystem::path& path, std::string_view bytes);
+
+// Removes the new files that writers left in `folder` when they were killed: those whose name begins with `stem` and
+// that no process is writing, on whatever machine, as far as the file system has locks. Throws nothing.
+void remove_left_behind(const std::filesystem::path& folder, std::string_view stem);
 
 }  // namespace kvlab

@@ -2,11 +2,8 @@
 
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
-
-#include "results/atomic.hpp"
 
 namespace kvlab {
 namespace {
@@ -96,7 +93,8 @@ Row row_of(const Json& cell) {
     } else if (spec.type == ColumnType::integer) {
       throw DamagedError("it is damaged: " + spec.name + " is missing");
     } else {
-      row[spec.name] = spec.type == ColumnType::text ? Value(std::string()) : Value(std::numeric_limits<double>::quiet_NaN());
+      row[spec.name] =
+          spec.type == ColumnType::text ? Value(std::string()) : Value(std::numeric_limits<double>::quiet_NaN());
     }
   }
   return row;
@@ -125,19 +123,11 @@ CellRecord cell_from_bytes(std::string_view bytes, const std::string& id) {
     const Json whole = Json::from_cbor(payload.begin(), payload.end());
     const auto own = whole.at("id").get<std::string>();
     if (own != id) throw DamagedError("it is the cell " + own + " under another name");
-    return {row_of(whole.at("cell")), rows_of(whole.at("layers"), layer_columns(), id),
-            samples_of(whole.at("samples")), rows_of(whole.at("rungs"), rung_columns(), id)};
+    return {row_of(whole.at("cell")), rows_of(whole.at("layers"), layer_columns(), id), samples_of(whole.at("samples")),
+            rows_of(whole.at("rungs"), rung_columns(), id)};
   } catch (const Json::exception& error) {
     throw DamagedError(std::string("it is damaged: ") + error.what());
   }
-}
-
-void write_cell(const std::filesystem::path& path, std::string_view bytes) {
-  write_atomically(path, [&](const std::filesystem::path& aside) {
-    std::ofstream file(aside, std::ios::binary);
-    file << bytes << std::flush;
-    if (!file) throw Error(path.string() + ": cannot be written");
-  });
 }
 
 CellRecord read_cell(const std::filesystem::path& path) {

@@ -35,11 +35,8 @@ std::string cell_to_bytes(const CellRecord& record);
 // The sentence names no file.
 CellRecord cell_from_bytes(std::string_view bytes, const std::string& id);
 
-// Atomically; an earlier file of that name stays until this one is whole on the disk.
-void write_cell(const std::filesystem::path& path, std::string_view bytes);
-
-// The cell's id is the file's name without its suffix. Throws as cell_from_bytes does, or InputError when the file cannot be read; the
-// sentence begins with the path.
+// The cell's id is the file's name without its suffix. Throws as cell_from_bytes does, or InputError when the file
+// cannot be read; the sentence begins with the path.
 CellRecord read_cell(const std::filesystem::path& path);
 
 }  // namespace kvlab

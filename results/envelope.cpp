@@ -89,7 +89,7 @@ std::string_view unseal(const Seal& seal, std::string_view bytes) {
 
 std::string bytes_of_file(const std::filesystem::path& path) {
   const File file(path);
-  struct stat about {};
+  struct stat about{};
   if (file.fd() < 0 || fstat(file.fd(), &about) != 0) cannot_read();
   if (!S_ISREG(about.st_mode)) throw InputError("it is no file that can be read");
   std::string bytes(static_cast<std::size_t>(about.st_size), '\0');

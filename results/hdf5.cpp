@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <fstream>
 #include <utility>
 
 #include "core/base/error.hpp"
@@ -118,17 +117,14 @@ Object create_file() {
                "a file in memory cannot be made");
 }
 
-void save_file(const Object& file, const std::filesystem::path& path) {
-  check(H5Fflush(file.id(), H5F_SCOPE_GLOBAL), path.string() + ": cannot be written");
+std::vector<char> image_of(const Object& file) {
+  check(H5Fflush(file.id(), H5F_SCOPE_GLOBAL), "a file in memory cannot be finished");
   const ssize_t size = H5Fget_file_image(file.id(), nullptr, 0);
   std::vector<char> image(size > 0 ? static_cast<std::size_t>(size) : 0);
   if (size <= 0 || H5Fget_file_image(file.id(), image.data(), image.size()) != size) {
-    fail(path.string() + ": cannot be written");
+    fail("a file in memory cannot be finished");
   }
-  std::ofstream out(path, std::ios::binary);
-  out.write(image.data(), size);
-  out.close();
-  if (!out) fail(path.string() + ": cannot be written; is the disk full?");
+  return image;
 }
 
 Object open_file(const std::filesystem::path& path) {

@@ -33,8 +33,8 @@ class Object {
 void silence();  // once a process, before any call: errors are thrown, not printed
 
 Object create_file();  // in memory, until saved; objects keep their order of creation
-// Writes the file's image to `path`. The library's own writing reports a full disk only when it is too late.
-void save_file(const Object& file, const std::filesystem::path& path);
+// The file's bytes, to be written to a disk: the library's own writing reports a full one only when it is too late.
+std::vector<char> image_of(const Object& file);
 Object open_file(const std::filesystem::path& path);  // to read
 Object create_group(const Object& parent, const std::string& name);
 Object open_group(const Object& parent, const std::string& name);

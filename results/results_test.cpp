@@ -1,4 +1,9 @@
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <fstream>
@@ -7,6 +12,7 @@
 #include <sstream>
 
 #include "core/base/error.hpp"
+#include "results/atomic.hpp"
 #include "results/show.hpp"
 #include "results/store.hpp"
 #include "tests/support/support.hpp"
@@ -35,7 +41,7 @@ TEST(Store, ACellReadsBackWhole) {
   h5::silence();
   const test::Folder folder;
   const auto path = folder.path() / "a.cell";
-  write_cell(path, cell_to_bytes(sample_cell("a")));
+  write_atomically(path, cell_to_bytes(sample_cell("a")));
   const CellRecord read = read_cell(path);
   EXPECT_EQ(std::get<std::string>(read.cell.at("parameters")), "{\"µ\":1}");
   EXPECT_EQ(std::get<double>(read.cell.at("bytes")), 130);
@@ -47,6 +53,52 @@ TEST(Store, ACellReadsBackWhole) {
   EXPECT_EQ(read.samples[0].metric, "attend");
   EXPECT_EQ(read.samples[0].seconds, (std::vector<double>{0.25, 0.5}));
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);  // nothing left aside
+}
+
+TEST(Atomic, NothingIsLostWhereItCannotBeWritten) {
+  const test::Folder folder;
+  const auto path = folder.path() / "a.cell";
+  write_atomically(path, "first");
+  const rlimit none{4, RLIM_INFINITY};  // as if the disk were full after 4 bytes
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const auto old = signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &none);
+  std::string why;
+  try {
+    write_atomically(path, "second");
+  } catch (const InputError&) {
+    why = "refused";
+  } catch (const Error& error) {
+    why = error.what();
+  }
+  setrlimit(RLIMIT_FSIZE, &before);
+  signal(SIGXFSZ, old);
+  EXPECT_EQ(why, path.string() + ": cannot be written: File too large");
+  EXPECT_EQ(bytes_of_file(path), "first");
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1);
+  EXPECT_THROW(write_atomically(folder.path() / "absent" / "x", ""), Error);
+}
+
+TEST(Atomic, WhatKilledWritersLeftIsRemoved) {
+  const test::Folder folder;
+  const auto held = folder.path() / "a.cell.tmp.0123456789abcdef";
+  const auto left = folder.path() / "a.cell.tmp.00000000000000ff";
+  const auto other = folder.path() / "b.cell.tmp.00000000000000ff";
+  const auto mine = folder.path() / "a.cell.tmp.notes";
+  for (const auto& path : {held, left, other, mine}) std::ofstream(path) << "x";
+  const int fd = open(held.c_str(), O_WRONLY);
+  ASSERT_EQ(flock(fd, LOCK_EX), 0);
+  remove_left_behind(folder.path(), "a.cell");
+  EXPECT_TRUE(std::filesystem::exists(held));  // its writer lives
+  EXPECT_FALSE(std::filesystem::exists(left));
+  EXPECT_TRUE(std::filesystem::exists(other));
+  EXPECT_TRUE(std::filesystem::exists(mine));
+  close(fd);
+  remove_left_behind(folder.path(), "");
+  EXPECT_FALSE(std::filesystem::exists(held));
+  EXPECT_TRUE(std::filesystem::exists(mine));
+  remove_left_behind(folder.path() / "absent", "");
 }
 
 TEST(Store, ARunHoldsItsCellsInOrder) {

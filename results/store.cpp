@@ -72,19 +72,18 @@ void write_run(const std::filesystem::path& path, const RunInfo& info, const std
   // Swept parameters stand behind `parameters`, where a reader looks for what tells the rows apart.
   const auto place = std::find_if(columns.begin(), columns.end(), [](const auto& c) { return c.name == "parameters"; });
   columns.insert(place + 1, info.swept.begin(), info.swept.end());
-  write_atomically(path, [&](const std::filesystem::path& aside) {
-    const h5::Object file = h5::create_file();
-    h5::write_attribute(file, "format", std::string("kvlab-results"));
-    h5::write_attribute(file, "version", format_version);
-    for (const auto& [name, value] : info.attributes) {
-      std::visit([&, &attribute = name](const auto& v) { h5::write_attribute(file, attribute, v); }, value);
-    }
-    const h5::Object experiment = h5::create_group(file, "experiment");
-    h5::write_text(experiment, "source", info.source);
-    h5::write_text(experiment, "expanded", info.expanded);
-    write_tables(file, columns, cells);
-    h5::save_file(file, aside);
-  });
+  const h5::Object file = h5::create_file();
+  h5::write_attribute(file, "format", std::string("kvlab-results"));
+  h5::write_attribute(file, "version", format_version);
+  for (const auto& [name, value] : info.attributes) {
+    std::visit([&, &attribute = name](const auto& v) { h5::write_attribute(file, attribute, v); }, value);
+  }
+  const h5::Object experiment = h5::create_group(file, "experiment");
+  h5::write_text(experiment, "source", info.source);
+  h5::write_text(experiment, "expanded", info.expanded);
+  write_tables(file, columns, cells);
+  const std::vector<char> image = h5::image_of(file);
+  write_atomically(path, {image.data(), image.size()});
 }
 
 Table read_run(const std::filesystem::path& path) {

@@ -21,6 +21,7 @@
 #include "experiments/measure/machine.hpp"
 #include "experiments/run/process.hpp"
 #include "experiments/run/progress.hpp"
+#include "results/atomic.hpp"
 #include "results/store.hpp"
 
 namespace kvlab {
@@ -49,6 +50,8 @@ class Runner {
     std::filesystem::create_directories(folder_, failure);
     if (failure) throw InputError(folder_.string() + ": cannot be made: " + failure.message());
     if (std::filesystem::is_directory(options_.output)) throw InputError(options_.output.string() + ": is a folder");
+    remove_left_behind(folder_, "");  // of runs that were killed
+    remove_left_behind(options_.output.parent_path(), options_.output.filename().string());
     choose_pending();
     if (!pending_.empty()) {
       measure_machine();
@@ -196,7 +199,7 @@ void Runner::record_death(const Cell& cell, const WorkerProcess::End& end) {
   Row row = cell.row();
   row["status"] = std::string(name_of(end.status));
   row["reason"] = message(end.reason);
-  write_cell(fresh_file_of(cell), cell_to_bytes({row, {}, {}, {}}));
+  write_atomically(fresh_file_of(cell), cell_to_bytes({row, {}, {}, {}}));
 }
 
 Job Runner::job_of(const Cell& cell) const {

@@ -12,6 +12,7 @@
 #include "core/base/text.hpp"
 #include "experiments/run/job.hpp"
 #include "experiments/run/measurement.hpp"
+#include "results/atomic.hpp"
 
 namespace kvlab {
 namespace {
@@ -59,7 +60,7 @@ int run_worker() {
   if (getppid() != job.parent) return 1;  // the runner died before this line
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
-  write_cell(job.cell_file, cell_to_bytes(attempt(job)));
+  write_atomically(job.cell_file, cell_to_bytes(attempt(job)));
   return 0;
 }
 

@@ -42,7 +42,8 @@ void write_cache(const json& cache) {
   if (path.empty()) return;
   try {
     fs::create_directories(path.parent_path());
-    write_atomically(path, [&](const fs::path& aside) { std::ofstream(aside) << cache.dump(1) << '\n'; });
+    write_atomically(path, cache.dump(1) + '\n');
+    remove_left_behind(path.parent_path(), path.filename().string());
   } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch)
   }
 }
