@@ -4,10 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <csignal>
-#include <ctime>
 #include <iostream>
 #include <limits>
 #include <list>
@@ -15,6 +13,7 @@
 #include <set>
 #include <thread>
 
+#include "core/base/clock.hpp"
 #include "core/base/error.hpp"
 #include "core/base/text.hpp"
 #include "core/version.hpp"
@@ -22,6 +21,8 @@
 #include "experiments/run/process.hpp"
 #include "experiments/run/progress.hpp"
 #include "results/atomic.hpp"
+#include "results/lock.hpp"
+#include "results/places.hpp"
 #include "results/store.hpp"
 
 namespace kvlab {
@@ -30,28 +31,28 @@ namespace {
 volatile std::sig_atomic_t interrupted = 0;
 void on_interrupt(int /*signal*/) { interrupted = 1; }
 
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  gmtime_r(&now, &parts);
-  std::array<char, 32> text{};
-  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text.data();
-}
-
 class Runner {
  public:
   Runner(const Experiment& experiment, const Plan& plan, const RunOptions& options)
-      : experiment_(experiment), plan_(plan), options_(options), folder_(cells_folder(options.output)) {}
+      : experiment_(experiment),
+        plan_(plan),
+        options_(options),
+        file_(followed(options.output)),
+        folder_(cells_folder(file_)) {}
 
   int run() {
     started_ = utc_now();
+    if (std::filesystem::is_directory(file_)) throw InputError(file_.string() + ": is a folder");
     std::error_code failure;
     std::filesystem::create_directories(folder_, failure);
     if (failure) throw InputError(folder_.string() + ": cannot be made: " + failure.message());
-    if (std::filesystem::is_directory(options_.output)) throw InputError(options_.output.string() + ": is a folder");
+    const OutputLock lock(folder_);
+    if (!lock.missing().empty()) {
+      std::cerr << "warning: " << folder_.string() << ": this file system has no locks (" << lock.missing()
+                << "): two runs that write here at once lose cells\n";
+    }
     remove_left_behind(folder_, "");  // of runs that were killed
-    remove_left_behind(options_.output.parent_path(), options_.output.filename().string());
+    remove_left_behind(file_.parent_path(), file_.filename().string());
     choose_pending();
     if (!pending_.empty()) {
       measure_machine();
@@ -65,7 +66,7 @@ class Runner {
   }
 
  private:
-  [[nodiscard]] std::filesystem::path file_of(const Cell& cell) const { return folder_ / (cell.id + ".cell"); }
+  [[nodiscard]] std::filesystem::path file_of(const Cell& cell) const { return cell_file(folder_, cell.id); }
   // What a worker writes; a finished cell stays until this one, whole, takes its place.
   [[nodiscard]] std::filesystem::path fresh_file_of(const Cell& cell) const { return folder_ / (cell.id + ".new"); }
   [[nodiscard]] static bool available(const Cell& cell) { return cell.backend == "cpu"; }
@@ -91,7 +92,8 @@ class Runner {
   const Experiment& experiment_;
   const Plan& plan_;
   const RunOptions& options_;
-  std::filesystem::path folder_;
+  std::filesystem::path file_;    // the run file
+  std::filesystem::path folder_;  // of its cells
   std::string started_;
   std::vector<const Cell*> pending_;
   std::list<Running> running_;
@@ -242,7 +244,7 @@ int Runner::write_results() {
     failed = failed || is_failure(std::get<std::string>(record.cell.at("status")));
     records.push_back(std::move(record));
   }
-  write_run(options_.output, describe(swept), records);
+  write_run(file_, describe(swept), records);
   return failed ? 1 : 0;
 }
 
@@ -276,12 +278,6 @@ RunInfo Runner::describe(const std::vector<ColumnSpec>& swept) const {
 }
 
 }  // namespace
-
-std::filesystem::path cells_folder(const std::filesystem::path& output) {
-  std::filesystem::path folder = output;
-  folder.replace_extension(".cells");
-  return folder;
-}
 
 int run_plan(const Experiment& experiment, const Plan& plan, const RunOptions& options) {
   return Runner(experiment, plan, options).run();

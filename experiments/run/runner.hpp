@@ -18,10 +18,8 @@ struct RunOptions {
   std::string commit;
 };
 
-// results/runs/NAME.h5 -> results/runs/NAME.cells
-std::filesystem::path cells_folder(const std::filesystem::path& output);
-
 // 0: all well; 1: some cells failed, timed out, ran out of memory or crashed; 130: interrupted. What is finished stays.
+// Throws InputError, and nothing was written, where another run writes to the same output.
 int run_plan(const Experiment& experiment, const Plan& plan, const RunOptions& options);
 
 }  // namespace kvlab

@@ -5,7 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from kvlab import KVLAB, PLUGINS, folder, frame, main, run
+from kvlab import KVLAB, PLUGINS, folder, frame, main, run, started
 
 EXPERIMENT = """kvlab: 1
 name: deaths
@@ -46,17 +46,6 @@ EXPECTED = {
 }
 
 
-def started(mark):
-    """A worker with `mark` in its environment runs."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"__cell" in (process / "cmdline").read_bytes() and mark.encode() in (process / "environ").read_bytes():
-                return True
-        except OSError:  # it ended meanwhile
-            pass
-    return False
-
-
 def test_every_death_is_a_row():
     with folder() as place:
         experiment = Path(place) / "e.yaml"
@@ -95,7 +84,7 @@ def test_a_damaged_cell_is_measured_again():
         experiment.write_text(EXPERIMENT.replace("HOWS", "fine"))
         command = ["run", experiment, "--plugins", PLUGINS, "-o", Path(place) / "out.h5", "--only", "codec/*"]
         assert run(*command).returncode == 0
-        (cell,) = (Path(place) / "out.cells").iterdir()
+        (cell,) = (Path(place) / "out.cells").glob("*.cell")
         whole = cell.read_bytes()
         for damaged in (whole[:1000], whole[:200] + b"x" + whole[201:], b"text", b""):
             cell.write_bytes(damaged)
@@ -111,7 +100,7 @@ def test_a_finished_cell_stays_until_another_takes_its_place():
         out, cells = Path(place) / "out.h5", Path(place) / "out.cells"
         command = ["run", experiment, "--plugins", PLUGINS, "-o", out, "--only", "codec/*"]
         assert run(*command, "--set", "limits.seconds=0.2").returncode == 1
-        before = {p.name: p.read_bytes() for p in cells.iterdir()}
+        before = {p.name: p.read_bytes() for p in cells.glob("*.cell")}
         assert len(before) == 1
         for flag in ("--retry", "--fresh"):
             with subprocess.Popen([KVLAB, *map(str, command), flag], stdout=subprocess.DEVNULL,
