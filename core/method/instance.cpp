@@ -44,6 +44,25 @@ void check(kvlab_status status, const Method& method, const char* call, const Me
   throw MethodError(status, method.id + ": " + (text.empty() ? std::string(call) + " failed without a reason" : text));
 }
 
+// A call of the plugin, noted; what it refuses is thrown.
+template <typename Function>
+void checked(const Method& method, std::uint32_t label, Call call, const Function& function) {
+  Message message;
+  kvlab_status status = KVLAB_OK;
+  {
+    const InCall in(label, call);
+    status = function(message.out());
+  }
+  check(status, method, name_of(call), message);
+}
+
+// Of those that answer with a number.
+template <typename Function>
+auto noted(std::uint32_t label, Call call, const Function& function) {
+  const InCall in(label, call);
+  return function();
+}
+
 constexpr std::uint64_t scratch_limit = std::uint64_t{1} << 32;
 
 // Sizes that a method asks for: what is multiplied with them must not overflow.
@@ -80,26 +99,31 @@ void check_selector(const Method& method, std::uint32_t reads, std::uint32_t sco
 }  // namespace
 
 CodecInstance::CodecInstance(const MethodSpec& spec, const kvlab_layer& layer)
-    : method_(spec.method), functions_(method_->descriptor->codec), codec_(nullptr, functions_->destroy) {
-  Message message;
+    : method_(spec.method),
+      functions_(method_->descriptor->codec),
+      label_(call_label(method_->id)),
+      codec_(nullptr, {functions_->destroy, label_}) {
   kvlab_codec* codec = nullptr;
-  check(functions_->create(&host(), &layer, spec.values.data(), &codec, message.out()), *method_, "create", message);
+  checked(*method_, label_, Call::create, [&](kvlab_message* message) {
+    return functions_->create(&host(), &layer, spec.values.data(), &codec, message);
+  });
   if (codec == nullptr) misbehaved(*method_, "create returned no instance");
   codec_.reset(codec);
-  check(functions_->traits(codec, &traits_), *method_, "traits", message);
+  checked(*method_, label_, Call::traits,
+          [&](kvlab_message* /*message*/) { return functions_->traits(codec, &traits_); });
   check_traits(*method_, traits_);
 }
 
 std::uint64_t CodecInstance::bound(std::uint64_t tokens) const {
-  const std::uint64_t bytes = functions_->bound(codec_.get(), tokens);
+  const std::uint64_t bytes = noted(label_, Call::bound, [&] { return functions_->bound(codec_.get(), tokens); });
   constexpr std::uint64_t limit = std::uint64_t{1} << 40;
   if (bytes > limit) misbehaved(*method_, "bound(" + std::to_string(tokens) + ") is above 1 TiB");
   return bytes;
 }
 
 void CodecInstance::encode(const kvlab_encode_in& in, kvlab_encode_out& out) const {
-  Message message;
-  check(functions_->encode(codec_.get(), &in, &out, message.out()), *method_, "encode", message);
+  checked(*method_, label_, Call::encode,
+          [&](kvlab_message* message) { return functions_->encode(codec_.get(), &in, &out, message); });
   check_encoded(out);
   if (traits_.fills_bound != 0 && out.size != bound(in.view.tokens)) {
     misbehaved(*method_, "encode did not fill bound(), and its traits say that it always does");
@@ -108,11 +132,14 @@ void CodecInstance::encode(const kvlab_encode_in& in, kvlab_encode_out& out) con
 
 bool CodecInstance::gather(const kvlab_block& block, std::span<const std::uint32_t> keep, kvlab_encode_out& out,
                            void* scratch) const {
-  Message message;
-  const kvlab_status status =
-      method_->gather->gather(codec_.get(), &block, keep.data(), keep.size(), &out, scratch, message.out());
-  if (status == KVLAB_UNSUPPORTED) return false;
-  check(status, *method_, "gather", message);
+  bool unsupported = false;
+  checked(*method_, label_, Call::gather, [&](kvlab_message* message) {
+    const kvlab_status status =
+        method_->gather->gather(codec_.get(), &block, keep.data(), keep.size(), &out, scratch, message);
+    unsupported = status == KVLAB_UNSUPPORTED;
+    return unsupported ? KVLAB_OK : status;
+  });
+  if (unsupported) return false;
   check_encoded(out);
   return true;
 }
@@ -129,69 +156,77 @@ void CodecInstance::check_encoded(const kvlab_encode_out& out) const {
 
 void CodecInstance::decode(const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* rows,
                            std::uint64_t row_stride, void* scratch) const {
-  Message message;
-  check(functions_->decode(codec_.get(), &block, first, count, rows, row_stride, scratch, message.out()), *method_,
-        "decode", message);
+  checked(*method_, label_, Call::decode, [&](kvlab_message* message) {
+    return functions_->decode(codec_.get(), &block, first, count, rows, row_stride, scratch, message);
+  });
 }
 
 std::uint64_t CodecInstance::prepared_bytes(std::uint64_t queries) const {
-  return bounded(method_->attend_keys->prepared_bytes(codec_.get(), queries), *method_, "prepared_bytes");
+  return bounded(
+      noted(label_, Call::prepared_bytes, [&] { return method_->attend_keys->prepared_bytes(codec_.get(), queries); }),
+      *method_, "prepared_bytes");
 }
 
 void CodecInstance::prepare(std::uint32_t kv_head, const float* queries, std::uint64_t count, void* prepared,
                             void* scratch) const {
-  Message message;
-  check(method_->attend_keys->prepare(codec_.get(), kv_head, queries, count, prepared, scratch, message.out()),
-        *method_, "prepare", message);
+  checked(*method_, label_, Call::prepare, [&](kvlab_message* message) {
+    return method_->attend_keys->prepare(codec_.get(), kv_head, queries, count, prepared, scratch, message);
+  });
 }
 
 void CodecInstance::scores(const void* prepared, std::uint64_t queries, const kvlab_block& block, std::uint64_t first,
                            std::uint64_t count, float* scores, std::uint64_t score_stride, void* scratch) const {
-  Message message;
-  check(method_->attend_keys->scores(codec_.get(), prepared, queries, &block, first, count, scores, score_stride,
-                                     scratch, message.out()),
-        *method_, "scores", message);
+  checked(*method_, label_, Call::scores, [&](kvlab_message* message) {
+    return method_->attend_keys->scores(codec_.get(), prepared, queries, &block, first, count, scores, score_stride,
+                                        scratch, message);
+  });
 }
 
 std::uint64_t CodecInstance::width() const {
-  return bounded(method_->attend_values->width(codec_.get()), *method_, "width");
+  return bounded(noted(label_, Call::width, [&] { return method_->attend_values->width(codec_.get()); }), *method_,
+                 "width");
 }
 
 void CodecInstance::accumulate(const float* weights, std::uint64_t queries, std::uint64_t weight_stride,
                                const kvlab_block& block, std::uint64_t first, std::uint64_t count, float* accumulator,
                                void* scratch) const {
-  Message message;
-  check(method_->attend_values->accumulate(codec_.get(), weights, queries, weight_stride, &block, first, count,
-                                           accumulator, scratch, message.out()),
-        *method_, "accumulate", message);
+  checked(*method_, label_, Call::accumulate, [&](kvlab_message* message) {
+    return method_->attend_values->accumulate(codec_.get(), weights, queries, weight_stride, &block, first, count,
+                                              accumulator, scratch, message);
+  });
 }
 
 void CodecInstance::finish(std::uint32_t kv_head, const float* accumulator, std::uint64_t queries, float* rows,
                            void* scratch) const {
-  Message message;
-  check(method_->attend_values->finish(codec_.get(), kv_head, accumulator, queries, rows, scratch, message.out()),
-        *method_, "finish", message);
+  checked(*method_, label_, Call::finish, [&](kvlab_message* message) {
+    return method_->attend_values->finish(codec_.get(), kv_head, accumulator, queries, rows, scratch, message);
+  });
 }
 
 SelectorInstance::SelectorInstance(const MethodSpec& spec, const kvlab_layer& layer)
-    : method_(spec.method), functions_(method_->descriptor->selector), selector_(nullptr, functions_->destroy) {
-  Message message;
+    : method_(spec.method),
+      functions_(method_->descriptor->selector),
+      label_(call_label(method_->id)),
+      selector_(nullptr, {functions_->destroy, label_}) {
   kvlab_selector* selector = nullptr;
-  check(functions_->create(&host(), &layer, spec.values.data(), &selector, message.out()), *method_, "create", message);
+  checked(*method_, label_, Call::create, [&](kvlab_message* message) {
+    return functions_->create(&host(), &layer, spec.values.data(), &selector, message);
+  });
   if (selector == nullptr) misbehaved(*method_, "create returned no instance");
   selector_.reset(selector);
-  reads_ = functions_->reads(selector);
-  scope_ = functions_->scope(selector);
+  reads_ = noted(label_, Call::reads, [&] { return functions_->reads(selector); });
+  scope_ = noted(label_, Call::scope, [&] { return functions_->scope(selector); });
   check_selector(*method_, reads_, scope_);
 }
 
 std::uint64_t SelectorInstance::scratch(std::uint64_t tokens, std::uint64_t observed) const {
-  return bounded(functions_->scratch(selector_.get(), tokens, observed), *method_, "scratch");
+  return bounded(noted(label_, Call::scratch, [&] { return functions_->scratch(selector_.get(), tokens, observed); }),
+                 *method_, "scratch");
 }
 
 void SelectorInstance::scores(const kvlab_selector_in& in, std::span<float> scores) const {
-  Message message;
-  check(functions_->scores(selector_.get(), &in, scores.data(), message.out()), *method_, "scores", message);
+  checked(*method_, label_, Call::scores,
+          [&](kvlab_message* message) { return functions_->scores(selector_.get(), &in, scores.data(), message); });
   for (std::size_t t = 0; t < scores.size(); ++t) {
     if (std::isnan(scores[t])) misbehaved(*method_, "the score of token " + std::to_string(t) + " is NaN");
   }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/base/error.hpp"
+#include "core/method/calls.hpp"
 #include "core/registry/library.hpp"
 
 namespace kvlab {
@@ -24,6 +25,17 @@ struct MethodError : Error {
 struct MethodSpec {
   const Method* method = nullptr;   // the registry's, which outlives all instances
   std::vector<kvlab_value> values;  // in the order of declaration, complete
+};
+
+// Ends an instance of a plugin by its own function.
+template <typename Instance>
+struct Destroy {
+  void (*function)(Instance*);
+  std::uint32_t label;  // of call_label
+  void operator()(Instance* instance) const {
+    const InCall in(label, Call::destroy);
+    function(instance);
+  }
 };
 
 class CodecInstance {
@@ -61,7 +73,8 @@ class CodecInstance {
 
   const Method* method_;
   const kvlab_codec_functions* functions_;
-  std::unique_ptr<kvlab_codec, void (*)(kvlab_codec*)> codec_;
+  std::uint32_t label_;  // of call_label
+  std::unique_ptr<kvlab_codec, Destroy<kvlab_codec>> codec_;
   kvlab_codec_traits traits_{};
 };
 
@@ -80,7 +93,8 @@ class SelectorInstance {
  private:
   const Method* method_;
   const kvlab_selector_functions* functions_;
-  std::unique_ptr<kvlab_selector, void (*)(kvlab_selector*)> selector_;
+  std::uint32_t label_;  // of call_label
+  std::unique_ptr<kvlab_selector, Destroy<kvlab_selector>> selector_;
   std::uint32_t reads_ = 0;
   std::uint32_t scope_ = KVLAB_SCOPE_PRESENT;
 };

@@ -33,6 +33,7 @@ std::string to_text(const Job& job) {
               {"peak_read", number(job.peak_read)},
               {"peak_copy", number(job.peak_copy)},
               {"timing_fd", job.timing_fd},
+              {"calls_fd", job.calls_fd},
               {"parent", job.parent}}
       .dump();
 }
@@ -56,6 +57,7 @@ Job parse_job(const std::string& text) {
   job.peak_read = number(json.at("peak_read"));
   job.peak_copy = number(json.at("peak_copy"));
   job.timing_fd = json.at("timing_fd").get<int>();
+  job.calls_fd = json.at("calls_fd").get<int>();
   job.parent = json.at("parent").get<std::int64_t>();
   return job;
 }

@@ -20,6 +20,7 @@ struct Job {
   double peak_read = 0;  // B/s; NaN when not measured
   double peak_copy = 0;
   int timing_fd = -1;       // for TimingTurn
+  int calls_fd = -1;        // for CallBoard
   std::int64_t parent = 0;  // the runner's process: a worker does not outlive it
 };
 

@@ -10,6 +10,7 @@
 #include <array>
 #include <cstdio>
 #include <fstream>
+#include <memory>
 #include <utility>
 
 #include "core/base/child.hpp"
@@ -20,6 +21,7 @@ namespace kvlab {
 namespace {
 
 constexpr int worker_timing_fd = 3;
+constexpr int worker_calls_fd = 4;
 
 // A file of memory that holds the job, to be read from its start.
 int job_file(const std::string& text) {
@@ -30,6 +32,9 @@ int job_file(const std::string& text) {
   lseek(fd, 0, SEEK_SET);
   return fd;
 }
+
+// A second descriptor of the same file, above those that a worker gets: no dup2 closes it before it is used.
+int high(int fd) { return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 16); }
 
 std::uint64_t resident_of(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/statm");
@@ -45,6 +50,12 @@ std::string gibibytes(std::uint64_t bytes) {
   return text.data();
 }
 
+// " in quantize's encode"
+std::string place_of(const CallBoard& calls) {
+  const std::string open = to_text(calls.open());
+  return open.empty() ? "" : " in " + open;
+}
+
 std::string last_line(std::string text) {
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return text.substr(text.rfind('\n') + 1);
@@ -53,10 +64,11 @@ std::string last_line(std::string text) {
 }  // namespace
 
 WorkerProcess::WorkerProcess(const Job& job, const WorkerLimits& limits, int timing_fd)
-    : limits_(limits), start_(std::chrono::steady_clock::now()) {
+    : calls_(std::make_unique<CallBoard>()), limits_(limits), start_(std::chrono::steady_clock::now()) {
   Job own = job;
   own.parent = getpid();
   own.timing_fd = timing_fd < 0 ? -1 : worker_timing_fd;
+  own.calls_fd = worker_calls_fd;
   const int input = job_file(to_text(own));
   std::array<int, 2> pipe{};
   if (pipe2(pipe.data(), O_CLOEXEC) != 0) throw Error("cannot make a pipe for a worker");
@@ -68,7 +80,10 @@ WorkerProcess::WorkerProcess(const Job& job, const WorkerLimits& limits, int tim
   posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
   posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&actions, pipe[1], STDERR_FILENO);
-  if (timing_fd >= 0) posix_spawn_file_actions_adddup2(&actions, timing_fd, worker_timing_fd);
+  const int timing = high(timing_fd);
+  const int calls = high(calls_->fd());
+  if (timing >= 0) posix_spawn_file_actions_adddup2(&actions, timing, worker_timing_fd);
+  posix_spawn_file_actions_adddup2(&actions, calls, worker_calls_fd);
   std::array<char, 6> name{"kvlab"};
   std::array<char, 8> command{"__cell"};
   const std::array<char*, 3> arguments{name.data(), command.data(), nullptr};
@@ -82,6 +97,8 @@ WorkerProcess::WorkerProcess(const Job& job, const WorkerLimits& limits, int tim
   posix_spawn_file_actions_destroy(&actions);
   close(input);
   close(pipe[1]);
+  if (timing >= 0) close(timing);
+  close(calls);
   if (failure != 0) throw Error("cannot start a worker process");
 }
 
@@ -93,6 +110,7 @@ WorkerProcess::~WorkerProcess() {
 WorkerProcess::WorkerProcess(WorkerProcess&& other) noexcept
     : pid_(std::exchange(other.pid_, -1)),
       errors_(std::exchange(other.errors_, -1)),
+      calls_(std::move(other.calls_)),
       last_words_(std::move(other.last_words_)),
       limits_(other.limits_),
       start_(other.start_) {}
@@ -124,11 +142,12 @@ void WorkerProcess::read_errors() {
 std::optional<WorkerProcess::End> WorkerProcess::over_limit() const {
   const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start_;
   if (elapsed.count() > limits_.seconds) {
-    return End{Status::timeout, "longer than the limit of " + text_of(limits_.seconds) + " s"};
+    return End{Status::timeout, "longer than the limit of " + text_of(limits_.seconds) + " s" + place_of(*calls_)};
   }
   const std::uint64_t resident = resident_of(pid_);
   if (resident > limits_.memory) {
-    return End{Status::out_of_memory, gibibytes(resident) + " resident, the limit is " + gibibytes(limits_.memory)};
+    return End{Status::out_of_memory,
+               gibibytes(resident) + " resident, the limit is " + gibibytes(limits_.memory) + place_of(*calls_)};
   }
   return std::nullopt;
 }
@@ -144,11 +163,14 @@ WorkerProcess::End WorkerProcess::explain(int wait_status) const {
   if (WIFSIGNALED(wait_status)) {
     const int signal = WTERMSIG(wait_status);
     const std::string hint = signal == SIGKILL ? " (by the kernel, for want of memory?)" : "";
-    return {Status::crashed, "the worker died of " + signal_name(signal) + hint + words};
+    return {Status::crashed, "the worker died of " + signal_name(signal) + hint + place_of(*calls_) + words};
   }
   if (WEXITSTATUS(wait_status) != 0) {
-    return {Status::crashed, "the worker ended with exit code " + std::to_string(WEXITSTATUS(wait_status)) + words};
+    const std::string code = std::to_string(WEXITSTATUS(wait_status));
+    return {Status::crashed, "the worker ended with exit code " + code + place_of(*calls_) + words};
   }
+  const std::string place = place_of(*calls_);
+  if (!place.empty()) return {Status::crashed, "the worker ended without a result" + place + words};
   return {Status::ok, ""};
 }
 

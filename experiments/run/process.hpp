@@ -4,9 +4,11 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "core/method/calls.hpp"
 #include "experiments/run/job.hpp"
 #include "results/schema.hpp"
 
@@ -41,7 +43,8 @@ class WorkerProcess {
   [[nodiscard]] End explain(int wait_status) const;
 
   pid_t pid_ = -1;
-  int errors_ = -1;         // what it writes to stderr
+  int errors_ = -1;  // what it writes to stderr
+  std::unique_ptr<CallBoard> calls_;
   std::string last_words_;  // the end of that
   WorkerLimits limits_;
   std::chrono::steady_clock::time_point start_;

@@ -10,6 +10,7 @@
 
 #include "core/base/error.hpp"
 #include "core/base/text.hpp"
+#include "core/method/calls.hpp"
 #include "experiments/run/job.hpp"
 #include "experiments/run/measurement.hpp"
 #include "results/atomic.hpp"
@@ -60,6 +61,8 @@ int run_worker() {
   if (getppid() != job.parent) return 1;  // the runner died before this line
   const rlimit no_core{0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
+  CallBoard calls(job.calls_fd);
+  calls.publish();
   write_atomically(job.cell_file, cell_to_bytes(attempt(job)));
   return 0;
 }

@@ -22,10 +22,10 @@ limits: {seconds: 3, memory: 1GiB}
 # How the plugin misbehaves: the status, and a part of the reason. A sanitizer turns a signal into an exit code.
 EXPECTED = {
     "fine": ("ok", ""),
-    "segfault": ("crashed", "the worker "),
-    "abort": ("crashed", "the worker "),
-    "exit": ("crashed", "the worker ended with exit code 3"),
-    "exit_zero": ("crashed", "the worker ended without a result"),
+    "segfault": ("crashed", " in misbehave's encode"),
+    "abort": ("crashed", " in misbehave's encode"),
+    "exit": ("crashed", "the worker ended with exit code 3 in misbehave's encode"),
+    "exit_zero": ("crashed", "the worker ended without a result in misbehave's encode"),
     "hang": ("timeout", "longer than the limit of 3 s"),
     "eat_memory": ("out_of_memory", "the limit is 1.00 GiB"),
     "nan": ("failed", "a decoded block is not finite in layer 0, sequence 0, head"),
