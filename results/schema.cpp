@@ -36,6 +36,7 @@ std::vector<ColumnSpec> make_cell_columns() {
       count("seed", "the experiment's seed + repeat"),
       text("status", "ok, skipped, unsupported, failed, timeout, out_of_memory, crashed"),
       text("reason", "why the status is not ok"),
+      text("log", "what the worker printed and its methods logged: the end of it, a line each"),
       text("parameters", "JSON of all that took effect, defaults included"),
       text("methods", "JSON: of each method its version, the compiler of its library and whether that optimized"),
       count("batch", "sequences"),

@@ -40,6 +40,11 @@ struct CallBoard::Page {
   std::atomic<std::uint32_t> crashed;  // 1 + the slot of the thread that did
   std::array<std::array<char, name_bytes>, most_methods> names;
   std::array<Slot, most_threads> slots;
+
+  [[nodiscard]] std::string name(std::uint32_t label) const {
+    if (label == 0 || label > most_methods) return "";
+    return {names[label - 1].data(), strnlen(names[label - 1].data(), name_bytes)};
+  }
 };
 
 namespace {
@@ -115,11 +120,8 @@ std::vector<OpenCall> CallBoard::open() const {
   std::vector<OpenCall> calls;
   const auto add = [&](const Slot& slot) {
     const std::uint32_t value = slot.call;
-    const auto call = static_cast<Call>(value & 0xff);
-    const std::uint32_t label = value >> 8;
-    if (call == Call::none || label == 0 || label > most_methods) return;
-    const auto& name = page_->names[label - 1];
-    const OpenCall found{{name.data(), strnlen(name.data(), name.size())}, call};
+    const OpenCall found{page_->name(value >> 8), static_cast<Call>(value & 0xff)};
+    if (found.call == Call::none || found.method.empty()) return;
     if (std::find(calls.begin(), calls.end(), found) == calls.end()) calls.push_back(found);
   };
   const std::uint32_t crashed = page_->crashed;
@@ -145,6 +147,11 @@ std::uint32_t call_label(const std::string& method) {
   std::copy(name.begin(), name.end(), page->names[known].begin());
   page->methods = known + 1;
   return known + 1;
+}
+
+std::string calling_method() {
+  const auto* page = static_cast<CallBoard::Page*>(published.load());
+  return page == nullptr || own_slot == nullptr ? "" : page->name(own_slot->call >> 8);
 }
 
 InCall::InCall(std::uint32_t label, Call call) : slot_(nullptr) {

@@ -61,6 +61,7 @@ class CallBoard {
   struct Page;
   friend class InCall;
   friend std::uint32_t call_label(const std::string& method);
+  friend std::string calling_method();
   static void on_crash(int signal);
   void map();
 
@@ -70,6 +71,9 @@ class CallBoard {
 
 // A number for a method's id on the published board, for InCall; 0 without a board. Thread safe.
 std::uint32_t call_label(const std::string& method);
+
+// The id of the method that this thread is in a call of; "" of none, and without a board.
+std::string calling_method();
 
 // While it lives this thread is in the call. Two stores: it may stand around calls of any length.
 class InCall {

@@ -5,14 +5,18 @@
 #include <array>
 #include <cmath>
 
+#include "core/base/text.hpp"
 #include "core/kernels/kernels.hpp"
 
 namespace kvlab {
 namespace {
 
+// A line, which names the method where that is known.
 void log_line(std::uint32_t level, const char* text) {
   constexpr std::array levels{spdlog::level::debug, spdlog::level::info, spdlog::level::warn, spdlog::level::err};
-  spdlog::log(levels.at(level < levels.size() ? level : levels.size() - 1), "{}", text);
+  const std::string method = calling_method();
+  spdlog::log(levels.at(level < levels.size() ? level : levels.size() - 1), "{}{}", method.empty() ? "" : method + ": ",
+              message(text == nullptr ? "" : text));
 }
 
 const kvlab_host& host() {

@@ -1,9 +1,5 @@
 #include "experiments/measure/sampler.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 
@@ -19,15 +15,6 @@ bool steady(const std::vector<double>& samples) {
   double variance = 0;
   for (const double s : samples) variance += (s - mean) * (s - mean) / (count - 1);
   return std::sqrt(variance / count) <= 0.02 * mean;
-}
-
-// A record lock of the process: unlike flock it is not inherited, and it dies with its holder.
-void lock(int fd, int type) {
-  struct flock whole{};
-  whole.l_type = static_cast<short>(type);
-  whole.l_whence = SEEK_SET;
-  while (fcntl(fd, F_SETLKW, &whole) != 0 && errno == EINTR) {
-  }
 }
 
 }  // namespace
@@ -56,14 +43,6 @@ std::vector<double> sample_briefly(const Measure& measure, const std::function<v
     samples.push_back(now() - start);
   }
   return samples;
-}
-
-TimingTurn::TimingTurn(int fd) : fd_(fd) {
-  if (fd_ >= 0) lock(fd_, F_WRLCK);
-}
-
-TimingTurn::~TimingTurn() {
-  if (fd_ >= 0) lock(fd_, F_UNLCK);
 }
 
 }  // namespace kvlab

@@ -19,8 +19,7 @@ std::string to_text(const Job& job) {
   for (const auto& [name, value] : job.row) {
     std::visit([&, &key = name](const auto& v) { row[key] = v; }, value);
   }
-  return Json{{"cell_file", job.cell_file},
-              {"row", row},
+  return Json{{"row", row},
               {"parameters", job.parameters},
               {"workload", job.workload},
               {"plugins", job.plugins},
@@ -33,7 +32,6 @@ std::string to_text(const Job& job) {
               {"peak_read", number(job.peak_read)},
               {"peak_copy", number(job.peak_copy)},
               {"timing_fd", job.timing_fd},
-              {"calls_fd", job.calls_fd},
               {"parent", job.parent}}
       .dump();
 }
@@ -41,7 +39,6 @@ std::string to_text(const Job& job) {
 Job parse_job(const std::string& text) {
   const Json json = Json::parse(text);
   Job job;
-  job.cell_file = json.at("cell_file").get<std::string>();
   for (const auto& [name, value] : json.at("row").items()) {
     job.row[name] = value.is_string() ? Value(value.get<std::string>()) : Value(value.get<std::int64_t>());
   }
@@ -57,7 +54,6 @@ Job parse_job(const std::string& text) {
   job.peak_read = number(json.at("peak_read"));
   job.peak_copy = number(json.at("peak_copy"));
   job.timing_fd = json.at("timing_fd").get<int>();
-  job.calls_fd = json.at("calls_fd").get<int>();
   job.parent = json.at("parent").get<std::int64_t>();
   return job;
 }

@@ -10,6 +10,7 @@
 #include "experiments/measure/machine.hpp"
 #include "experiments/measure/plain.hpp"
 #include "experiments/measure/sampler.hpp"
+#include "experiments/measure/turn.hpp"
 #include "experiments/metrics/quality.hpp"
 #include "experiments/metrics/reference.hpp"
 #include "experiments/metrics/rungs.hpp"

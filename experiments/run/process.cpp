@@ -4,14 +4,15 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
-#include <fstream>
-#include <memory>
 #include <utility>
+#include <vector>
 
 #include "core/base/child.hpp"
 #include "core/base/error.hpp"
@@ -20,28 +21,54 @@
 namespace kvlab {
 namespace {
 
-constexpr int worker_timing_fd = 3;
-constexpr int worker_calls_fd = 4;
+int memory_file(const char* name) {
+  const int fd = memfd_create(name, MFD_CLOEXEC);
+  if (fd < 0) throw Error("cannot make memory to share with a worker");
+  return fd;
+}
 
 // A file of memory that holds the job, to be read from its start.
 int job_file(const std::string& text) {
-  const int fd = memfd_create("kvlab-job", MFD_CLOEXEC);
-  if (fd < 0 || write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+  const int fd = memory_file("kvlab-job");
+  if (write(fd, text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
+    close(fd);
     throw Error("cannot hand the cell to a worker");
   }
   lseek(fd, 0, SEEK_SET);
   return fd;
 }
 
-// A second descriptor of the same file, above those that a worker gets: no dup2 closes it before it is used.
-int high(int fd) { return fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 16); }
+// A descriptor of this process, and its number in the worker.
+struct Inherited {
+  int fd;
+  int number;
+};
 
-std::uint64_t resident_of(pid_t pid) {
-  std::ifstream file("/proc/" + std::to_string(pid) + "/statm");
-  std::uint64_t total = 0;
-  std::uint64_t resident = 0;
-  file >> total >> resident;
-  return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+// kvlab again, as a worker. All other descriptors are closed on exec.
+pid_t spawn_worker(const std::vector<Inherited>& inherited) {
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  // By way of numbers above those of the worker's: so that no dup2 closes one that is yet to be used.
+  std::vector<int> high;
+  for (const auto& [fd, number] : inherited) {
+    high.push_back(fcntl(fd, F_DUPFD_CLOEXEC, worker_result_fd + 1));
+    posix_spawn_file_actions_adddup2(&actions, high.back(), number);
+  }
+  std::array<char, 6> name{"kvlab"};
+  std::array<char, 8> command{"__cell"};
+  const std::array<char*, 3> arguments{name.data(), command.data(), nullptr};
+  // A group of its own: a Ctrl-C is the runner's to answer.
+  posix_spawnattr_t attributes;
+  posix_spawnattr_init(&attributes);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  pid_t pid = -1;
+  const int failure = posix_spawn(&pid, "/proc/self/exe", &actions, &attributes, arguments.data(), environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  for (const int fd : high) close(fd);
+  if (failure != 0) throw Error("cannot start a worker process");
+  return pid;
 }
 
 std::string gibibytes(std::uint64_t bytes) {
@@ -56,122 +83,115 @@ std::string place_of(const CallBoard& calls) {
   return open.empty() ? "" : " in " + open;
 }
 
-std::string last_line(std::string text) {
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text.substr(text.rfind('\n') + 1);
-}
-
 }  // namespace
 
-WorkerProcess::WorkerProcess(const Job& job, const WorkerLimits& limits, int timing_fd)
-    : calls_(std::make_unique<CallBoard>()), limits_(limits), start_(std::chrono::steady_clock::now()) {
-  Job own = job;
-  own.parent = getpid();
-  own.timing_fd = timing_fd < 0 ? -1 : worker_timing_fd;
-  own.calls_fd = worker_calls_fd;
-  const int input = job_file(to_text(own));
+WorkerProcess::WorkerProcess(const Job& job, const WorkerLimits& limits, Turns* turns)
+    : limits_(limits), result_(memory_file("kvlab-result")), last_poll_(Clock::now()) {
   std::array<int, 2> pipe{};
   if (pipe2(pipe.data(), O_CLOEXEC) != 0) throw Error("cannot make a pipe for a worker");
-  fcntl(pipe[0], F_SETFL, O_NONBLOCK);
-  errors_ = pipe[0];
-
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, pipe[1], STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&actions, pipe[1], STDERR_FILENO);
-  const int timing = high(timing_fd);
-  const int calls = high(calls_->fd());
-  if (timing >= 0) posix_spawn_file_actions_adddup2(&actions, timing, worker_timing_fd);
-  posix_spawn_file_actions_adddup2(&actions, calls, worker_calls_fd);
-  std::array<char, 6> name{"kvlab"};
-  std::array<char, 8> command{"__cell"};
-  const std::array<char*, 3> arguments{name.data(), command.data(), nullptr};
-  // A group of its own: a Ctrl-C is the runner's to answer, and whatever a plugin starts is killed with its worker.
-  posix_spawnattr_t attributes;
-  posix_spawnattr_init(&attributes);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-  posix_spawnattr_setpgroup(&attributes, 0);
-  const int failure = posix_spawn(&pid_, "/proc/self/exe", &actions, &attributes, arguments.data(), environ);
-  posix_spawnattr_destroy(&attributes);
-  posix_spawn_file_actions_destroy(&actions);
+  output_.emplace(pipe[0]);
+  Job own = job;
+  own.parent = getpid();
+  own.timing_fd = turns == nullptr ? -1 : worker_turn_fd;
+  const int input = job_file(to_text(own));
+  std::vector<Inherited> inherited{{input, STDIN_FILENO},
+                                   {pipe[1], STDOUT_FILENO},
+                                   {pipe[1], STDERR_FILENO},
+                                   {calls_.fd(), worker_calls_fd},
+                                   {result_, worker_result_fd}};
+  if (turns != nullptr) {
+    turn_.emplace(*turns);
+    inherited.push_back({turn_->worker_end(), worker_turn_fd});
+  }
+  pid_ = spawn_worker(inherited);
+  tree_.emplace(pid_);
+  if (turn_) turn_->close_worker_end();
   close(input);
   close(pipe[1]);
-  if (timing >= 0) close(timing);
-  close(calls);
-  if (failure != 0) throw Error("cannot start a worker process");
 }
 
 WorkerProcess::~WorkerProcess() {
   if (pid_ > 0) kill_and_wait();
-  if (errors_ >= 0) close(errors_);
+  close(result_);
 }
 
-WorkerProcess::WorkerProcess(WorkerProcess&& other) noexcept
-    : pid_(std::exchange(other.pid_, -1)),
-      errors_(std::exchange(other.errors_, -1)),
-      calls_(std::move(other.calls_)),
-      last_words_(std::move(other.last_words_)),
-      limits_(other.limits_),
-      start_(other.start_) {}
-
 std::optional<WorkerProcess::End> WorkerProcess::poll() {
-  read_errors();
+  output_->read();
+  std::optional<End> end;
   int status = 0;
   if (waitpid(pid_, &status, WNOHANG) == pid_) {
     pid_ = -1;
-    read_errors();
-    return explain(status);
+    end = explain(status);
+  } else if ((end = over_limit())) {
+    kill_and_wait();
   }
-  std::optional<End> end = over_limit();
-  if (end) kill_and_wait();
+  if (!end) return end;
+  turn_.reset();
+  output_->read();
+  end->output = output_->text();
+  const std::string words = output_->last_line();
+  if (end->status != Status::ok && !words.empty()) end->reason += "; it said: " + words;
   return end;
 }
 
-void WorkerProcess::read_errors() {
-  constexpr std::size_t kept = 4096;
-  std::array<char, 4096> buffer{};
-  ssize_t count = 0;
-  // A bounded number of reads: a worker that never stops writing must not hold the runner here.
-  for (int i = 0; i < 64 && (count = read(errors_, buffer.data(), buffer.size())) > 0; ++i) {
-    last_words_.append(buffer.data(), static_cast<std::size_t>(count));
-    if (last_words_.size() > kept) last_words_.erase(0, last_words_.size() - kept);
+std::optional<WorkerProcess::End> WorkerProcess::over_limit() {
+  const auto now = Clock::now();
+  const auto since = now - std::exchange(last_poll_, now);
+  if (!turn_ || !turn_->waits()) used_ += since;
+  if (std::chrono::duration<double>(used_).count() > limits_.seconds) {
+    const std::string place = place_of(calls_);
+    return End{Status::timeout,
+               "longer than the limit of " + text_of(limits_.seconds) + " s" + (place.empty() ? "" : "," + place), "",
+               ""};
   }
-}
-
-std::optional<WorkerProcess::End> WorkerProcess::over_limit() const {
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start_;
-  if (elapsed.count() > limits_.seconds) {
-    return End{Status::timeout, "longer than the limit of " + text_of(limits_.seconds) + " s" + place_of(*calls_)};
-  }
-  const std::uint64_t resident = resident_of(pid_);
-  if (resident > limits_.memory) {
-    return End{Status::out_of_memory,
-               gibibytes(resident) + " resident, the limit is " + gibibytes(limits_.memory) + place_of(*calls_)};
+  if (const std::uint64_t held = tree_->memory(limits_.memory); held > limits_.memory) {
+    const std::string place = place_of(calls_);
+    return End{
+        Status::out_of_memory,
+        gibibytes(held) + " resident, the limit is " + gibibytes(limits_.memory) + (place.empty() ? "" : "," + place),
+        "", ""};
   }
   return std::nullopt;
 }
 
+// The keeper ends all the others; one that a plugin has stopped goes on first.
 void WorkerProcess::kill_and_wait() {
-  kill(-pid_, SIGKILL);
-  waitpid(pid_, nullptr, 0);
+  kill(pid_, SIGTERM);
+  kill(pid_, SIGCONT);
+  while (waitpid(pid_, nullptr, 0) < 0 && errno == EINTR) {
+  }
   pid_ = -1;
 }
 
 WorkerProcess::End WorkerProcess::explain(int wait_status) const {
-  const std::string words = last_words_.empty() ? "" : "; it said: " + last_line(last_words_);
+  const std::string place = place_of(calls_);
   if (WIFSIGNALED(wait_status)) {
     const int signal = WTERMSIG(wait_status);
     const std::string hint = signal == SIGKILL ? " (by the kernel, for want of memory?)" : "";
-    return {Status::crashed, "the worker died of " + signal_name(signal) + hint + place_of(*calls_) + words};
+    return {Status::crashed, "the worker died of " + signal_name(signal) + hint + place, "", ""};
   }
   if (WEXITSTATUS(wait_status) != 0) {
     const std::string code = std::to_string(WEXITSTATUS(wait_status));
-    return {Status::crashed, "the worker ended with exit code " + code + place_of(*calls_) + words};
+    return {Status::crashed, "the worker ended with exit code " + code + place, "", ""};
   }
-  const std::string place = place_of(*calls_);
-  if (!place.empty()) return {Status::crashed, "the worker ended without a result" + place + words};
-  return {Status::ok, ""};
+  End end{Status::ok, "", result(), ""};
+  if (end.result.empty()) end = {Status::crashed, "the worker ended without a result" + place, "", ""};
+  return end;
+}
+
+// Empty where there is none, or more than any cell's.
+std::string WorkerProcess::result() const {
+  constexpr off_t most = off_t{1} << 30;
+  struct stat file{};
+  if (fstat(result_, &file) != 0 || file.st_size > most) return "";
+  std::string bytes(static_cast<std::size_t>(file.st_size), '\0');
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t count = pread(result_, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+    if (count <= 0) return "";
+    done += static_cast<std::size_t>(count);
+  }
+  return bytes;
 }
 
 }  // namespace kvlab

@@ -9,45 +9,53 @@
 #include <string>
 
 #include "core/method/calls.hpp"
+#include "experiments/measure/turn.hpp"
 #include "experiments/run/job.hpp"
+#include "experiments/run/output.hpp"
+#include "experiments/run/tree.hpp"
 #include "results/schema.hpp"
 
 namespace kvlab {
 
 struct WorkerLimits {
-  double seconds;
-  std::uint64_t memory;  // bytes resident
+  double seconds;        // but for those that it waits for another's turn
+  std::uint64_t memory;  // bytes, of all that it started together: ProcessTree
 };
 
 class WorkerProcess {
  public:
-  // Starts kvlab again, as a worker. `timing_fd` is inherited.
-  WorkerProcess(const Job& job, const WorkerLimits& limits, int timing_fd);
+  // Starts kvlab again, under a keeper. `turns` is null where it runs alone.
+  WorkerProcess(const Job& job, const WorkerLimits& limits, Turns* turns);
   ~WorkerProcess();  // kills what still runs
-  WorkerProcess(WorkerProcess&& other) noexcept;
-  WorkerProcess& operator=(WorkerProcess&&) = delete;
   WorkerProcess(const WorkerProcess&) = delete;
   WorkerProcess& operator=(const WorkerProcess&) = delete;
 
-  // How it ended: `ok` when it wrote its cell file, else why it could not. Nothing while it runs.
+  // How it ended. Nothing while it runs. What it started has ended as well.
   struct End {
-    Status status;
-    std::string reason;
+    Status status = Status::ok;
+    std::string reason;  // why it is not ok, and in which call of which method
+    std::string result;  // what it handed over: where ok
+    std::string output;  // WorkerOutput::text()
   };
   std::optional<End> poll();
 
  private:
-  void read_errors();
-  [[nodiscard]] std::optional<End> over_limit() const;
+  using Clock = std::chrono::steady_clock;
+
+  [[nodiscard]] std::optional<End> over_limit();
   void kill_and_wait();
   [[nodiscard]] End explain(int wait_status) const;
+  [[nodiscard]] std::string result() const;
 
-  pid_t pid_ = -1;
-  int errors_ = -1;  // what it writes to stderr
-  std::unique_ptr<CallBoard> calls_;
-  std::string last_words_;  // the end of that
   WorkerLimits limits_;
-  std::chrono::steady_clock::time_point start_;
+  CallBoard calls_;
+  int result_ = -1;  // a file of memory
+  std::optional<TurnLine> turn_;
+  std::optional<WorkerOutput> output_;
+  pid_t pid_ = -1;  // the keeper's
+  std::optional<ProcessTree> tree_;
+  Clock::time_point last_poll_;
+  Clock::duration used_{};  // of the limit
 };
 
 }  // namespace kvlab

@@ -1,14 +1,12 @@
 #include "experiments/run/runner.hpp"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <csignal>
 #include <iostream>
 #include <limits>
 #include <list>
+#include <map>
 #include <memory>
 #include <set>
 #include <thread>
@@ -20,6 +18,7 @@
 #include "experiments/measure/machine.hpp"
 #include "experiments/run/process.hpp"
 #include "experiments/run/progress.hpp"
+#include "experiments/run/warnings.hpp"
 #include "results/atomic.hpp"
 #include "results/lock.hpp"
 #include "results/places.hpp"
@@ -67,8 +66,6 @@ class Runner {
 
  private:
   [[nodiscard]] std::filesystem::path file_of(const Cell& cell) const { return cell_file(folder_, cell.id); }
-  // What a worker writes; a finished cell stays until this one, whole, takes its place.
-  [[nodiscard]] std::filesystem::path fresh_file_of(const Cell& cell) const { return folder_ / (cell.id + ".new"); }
   [[nodiscard]] static bool available(const Cell& cell) { return cell.backend == "cpu"; }
 
   void choose_pending();
@@ -77,16 +74,17 @@ class Runner {
   bool run_pending();
   void start(const Cell& cell);
   bool collect();
-  void record_death(const Cell& cell, const WorkerProcess::End& end);
+  [[nodiscard]] static CellRecord record_of(const Cell& cell, const WorkerProcess::End& end);
+  void keep(const Cell& cell, CellRecord record);
+  [[nodiscard]] CellRecord recorded(const Cell& cell) const;
   [[nodiscard]] Job job_of(const Cell& cell) const;
   int write_results();
   void adopt_peak(const Row& cell);
   [[nodiscard]] RunInfo describe(const std::vector<ColumnSpec>& swept) const;
-  CellRecord skipped(const Cell& cell) const;
 
   struct Running {
     const Cell* cell;
-    WorkerProcess process;
+    std::unique_ptr<WorkerProcess> process;
   };
 
   const Experiment& experiment_;
@@ -96,12 +94,13 @@ class Runner {
   std::filesystem::path folder_;  // of its cells
   std::string started_;
   std::vector<const Cell*> pending_;
+  Turns turns_;  // of those that run side by side
   std::list<Running> running_;
+  std::map<std::string, CellRecord> unsaved_;  // by id: those with no file
   std::unique_ptr<Progress> progress_;
   std::size_t finished_ = 0;
   std::size_t jobs_ = 1;
   WorkerLimits limits_{};
-  int timing_fd_ = -1;
   double peak_read_ = std::numeric_limits<double>::quiet_NaN();
   double peak_copy_ = std::numeric_limits<double>::quiet_NaN();
 };
@@ -139,7 +138,6 @@ void Runner::measure_machine() {
   const double share = 0.8 / static_cast<double>(jobs_);
   const auto free_share = static_cast<std::uint64_t>(share * static_cast<double>(available_memory_bytes()));
   limits_ = {experiment_.limits.seconds, experiment_.limits.memory.value_or(free_share)};
-  if (jobs_ > 1) timing_fd_ = memfd_create("kvlab-timing", MFD_CLOEXEC);
 }
 
 // False when interrupted; the workers are dead then.
@@ -166,30 +164,21 @@ bool Runner::run_pending() {
 
 void Runner::start(const Cell& cell) {
   progress_->started(cell.name());
-  std::error_code ignored;
-  std::filesystem::remove(fresh_file_of(cell), ignored);  // of a run that was killed
-  running_.push_back({&cell, WorkerProcess(job_of(cell), limits_, timing_fd_)});
+  running_.push_back({&cell, std::make_unique<WorkerProcess>(job_of(cell), limits_, jobs_ > 1 ? &turns_ : nullptr)});
 }
 
 // Looks at each worker once; true when one has ended.
 bool Runner::collect() {
   bool any = false;
   for (auto it = running_.begin(); it != running_.end();) {
-    auto end = it->process.poll();
+    const auto end = it->process->poll();
     if (!end) {
       ++it;
       continue;
     }
     if (interrupted != 0 && end->status != Status::ok) return any;  // it may have died of the same signal
     const Cell& cell = *it->cell;
-    if (end->status == Status::ok && !std::filesystem::exists(fresh_file_of(cell))) {
-      end = WorkerProcess::End{Status::crashed, "the worker ended without a result"};
-    }
-    if (end->status != Status::ok) record_death(cell, *end);
-    const CellRecord record = read_cell(fresh_file_of(cell));
-    std::filesystem::rename(fresh_file_of(cell), file_of(cell));
-    progress_->finished(cell.name(), std::get<std::string>(record.cell.at("status")),
-                        std::get<std::string>(record.cell.at("reason")));
+    keep(cell, record_of(cell, *end));
     ++finished_;
     it = running_.erase(it);
     any = true;
@@ -197,16 +186,58 @@ bool Runner::collect() {
   return any;
 }
 
-void Runner::record_death(const Cell& cell, const WorkerProcess::End& end) {
-  Row row = cell.row();
-  row["status"] = std::string(name_of(end.status));
-  row["reason"] = message(end.reason);
-  write_atomically(fresh_file_of(cell), cell_to_bytes({row, {}, {}, {}}));
+CellRecord with_status(const Cell& cell, Status status, const std::string& reason) {
+  CellRecord record{cell.row(), {}, {}, {}};
+  record.cell["status"] = std::string(name_of(status));
+  record.cell["reason"] = message(reason);
+  record.cell["log"] = std::string();
+  return record;
+}
+
+CellRecord Runner::record_of(const Cell& cell, const WorkerProcess::End& end) {
+  CellRecord record;
+  if (end.status != Status::ok) {
+    record = with_status(cell, end.status, end.reason);
+  } else {
+    try {
+      record = cell_from_bytes(end.result, cell.id);
+    } catch (const Error& error) {
+      record = with_status(cell, Status::crashed, std::string("what the worker handed over: ") + error.what());
+    }
+  }
+  record.cell["log"] = end.output;
+  return record;
+}
+
+// Where its file cannot be written (a plugin has harmed the folder), the cell is a row all the same.
+void Runner::keep(const Cell& cell, CellRecord record) {
+  try {
+    std::error_code ignored;
+    std::filesystem::create_directories(folder_, ignored);
+    write_atomically(file_of(cell), cell_to_bytes(record));
+  } catch (const Error& error) {
+    const auto log = record.cell["log"];
+    record = with_status(cell, Status::failed, error.what());
+    record.cell["log"] = log;
+    unsaved_[cell.id] = record;
+  }
+  progress_->finished(cell.name(), std::get<std::string>(record.cell.at("status")),
+                      std::get<std::string>(record.cell.at("reason")));
+}
+
+// A row each, also of those whose file cannot be read.
+CellRecord Runner::recorded(const Cell& cell) const {
+  if (!available(cell)) return with_status(cell, Status::skipped, "backend " + cell.backend + " is not in this build");
+  if (const auto found = unsaved_.find(cell.id); found != unsaved_.end()) return found->second;
+  try {
+    return read_cell(file_of(cell));
+  } catch (const Error& error) {
+    return with_status(cell, Status::failed, error.what());
+  }
 }
 
 Job Runner::job_of(const Cell& cell) const {
   Job job;
-  job.cell_file = std::filesystem::absolute(fresh_file_of(cell)).string();
   job.row = cell.row();
   job.parameters = cell.parameters;
   job.workload = cell.portable_workload;
@@ -218,20 +249,15 @@ Job Runner::job_of(const Cell& cell) const {
   return job;
 }
 
-CellRecord Runner::skipped(const Cell& cell) const {
-  CellRecord record{cell.row(), {}, {}, {}};
-  record.cell["status"] = std::string(name_of(Status::skipped));
-  record.cell["reason"] = "backend " + cell.backend + " is not in this build";
-  return record;
-}
-
 int Runner::write_results() {
   const std::vector<ColumnSpec> swept = swept_columns(plan_);
   std::vector<CellRecord> records;
   std::set<std::string> seen;
+  Warnings warnings;
   bool failed = false;
   for (const auto& cell : plan_.cells) {
-    CellRecord record = available(cell) ? read_cell(file_of(cell)) : skipped(cell);
+    CellRecord record = recorded(cell);
+    warnings.add(cell, std::get<std::string>(record.cell["log"]));
     record.cell["pipeline"] = cell.pipeline;  // this plan's labels
     record.cell["workload"] = cell.workload;
     add_swept(swept, cell, record.cell);
@@ -245,11 +271,13 @@ int Runner::write_results() {
     records.push_back(std::move(record));
   }
   write_run(file_, describe(swept), records);
+  warnings.print(std::cerr);
   return failed ? 1 : 0;
 }
 
 // Nothing was run now: the machine's peak is what an earlier start measured.
 void Runner::adopt_peak(const Row& cell) {
+  if (!cell.contains("peak_read_bandwidth")) return;
   peak_read_ = std::get<double>(cell.at("peak_read_bandwidth"));
   peak_copy_ = std::get<double>(cell.at("peak_copy_bandwidth"));
 }

@@ -1,7 +1,5 @@
 // The worker: one cell in a process of its own, so that whatever its plugins do hurts nobody else.
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <iostream>
@@ -12,8 +10,8 @@
 #include "core/base/text.hpp"
 #include "core/method/calls.hpp"
 #include "experiments/run/job.hpp"
+#include "experiments/run/keeper.hpp"
 #include "experiments/run/measurement.hpp"
-#include "results/atomic.hpp"
 
 namespace kvlab {
 namespace {
@@ -53,17 +51,38 @@ CellRecord attempt(const Job& job) {
   return record;
 }
 
+// Where the runner looks for the cell; a plugin that closes what it did not open must not send it elsewhere.
+class ResultFile {
+ public:
+  ResultFile() { fstat(worker_result_fd, &file_); }
+
+  void write(const std::string& bytes) const {
+    struct stat now{};
+    if (fstat(worker_result_fd, &now) != 0 || now.st_dev != file_.st_dev || now.st_ino != file_.st_ino) {
+      throw Error("a plugin closed a file that was not its own: there is no place for the result");
+    }
+    std::size_t done = 0;
+    while (done < bytes.size()) {
+      const ssize_t count =
+          pwrite(worker_result_fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(done));
+      if (count <= 0) throw Error("the result cannot be handed over");
+      done += static_cast<std::size_t>(count);
+    }
+  }
+
+ private:
+  struct stat file_{};
+};
+
 }  // namespace
 
 int run_worker() {
   const Job job = parse_job(std::string(std::istreambuf_iterator<char>(std::cin), {}));
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != job.parent) return 1;  // the runner died before this line
-  const rlimit no_core{0, 0};
-  setrlimit(RLIMIT_CORE, &no_core);
-  CallBoard calls(job.calls_fd);
+  start_under_keeper(static_cast<pid_t>(job.parent));
+  const ResultFile result;
+  CallBoard calls(worker_calls_fd);
   calls.publish();
-  write_atomically(job.cell_file, cell_to_bytes(attempt(job)));
+  result.write(cell_to_bytes(attempt(job)));
   return 0;
 }
 

@@ -16,7 +16,7 @@ pipelines:
   judge: {select: [{method: misjudge, keep: 0.5}]}
   blind: {select: [{method: attention_score, keep: 0.5}]}
 measure: {speed: false}
-limits: {seconds: 3, memory: 1GiB}
+limits: {seconds: 600, memory: 1GiB}
 """
 
 # How the plugin misbehaves: the status, and a part of the reason. A sanitizer turns a signal into an exit code.
@@ -26,8 +26,7 @@ EXPECTED = {
     "abort": ("crashed", " in misbehave's encode"),
     "exit": ("crashed", "the worker ended with exit code 3 in misbehave's encode"),
     "exit_zero": ("crashed", "the worker ended without a result in misbehave's encode"),
-    "hang": ("timeout", "longer than the limit of 3 s"),
-    "eat_memory": ("out_of_memory", "the limit is 1.00 GiB"),
+    "eat_memory": ("out_of_memory", "the limit is 1.00 GiB, in misbehave's encode"),
     "nan": ("failed", "a decoded block is not finite in layer 0, sequence 0, head"),
     "throws": ("failed", "misbehave: something inside went wrong"),
     "unsupported": ("unsupported", "misbehave: not for this shape"),
@@ -67,6 +66,37 @@ def test_every_death_is_a_row():
                 assert row["raw_bytes"] == 2 * 2 * 100 * 16 * 2 and (row["bytes"] > 0) == (status == "ok")
 
 
+def test_a_hang_ends_at_the_limit_and_is_named():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(EXPERIMENT.replace("HOWS", "hang"))
+        for limit in (0.5, 5, 50):  # on a machine that needs longer to come to the call, the limit ends it before
+            out = Path(place) / f"out{limit}.h5"
+            assert run("run", experiment, "--plugins", PLUGINS, "-o", out, "--only", "codec/*",
+                       "--set", f"limits.seconds={limit}").returncode == 1
+            (row,) = (row for _, row in frame(out).iterrows())
+            assert row["status"] == "timeout" and f"longer than the limit of {limit} s" in row["reason"], row["reason"]
+            if row["reason"].endswith(", in misbehave's encode"):
+                return
+        assert False, row["reason"]
+
+
+def test_what_a_worker_prints_is_kept_with_its_cell():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(EXPERIMENT.replace("HOWS", "fine, warn, spam"))
+        result = run("run", experiment, "--plugins", PLUGINS, "-o", Path(place) / "out.h5", "--only", "codec/*")
+        logs = frame(Path(place) / "out.h5").set_index("codec.how")["log"]
+        assert logs["fine"] == ""
+        assert logs["warn"] == "warning: misbehave: a value is \\x1b[31mred\nnot in a log\n", logs["warn"]
+        assert "warning: misbehave warned 1 time in 1 cell (column `log`), the last time: a value" in result.stderr
+        assert "\x1b" not in result.stderr, result.stderr
+        first, *lines = logs["spam"].splitlines()
+        # Less than 100,000 x 2 lines: what is dropped is counted.
+        assert first.endswith(" lines before these were dropped)") and int(first[1:].split()[0]) > 90_000, first
+        assert set(lines) <= {"a line that nobody reads, again and again"} | {lines[0]} and len(logs["spam"]) < 20_000
+
+
 def test_retry_runs_failed_cells_again_and_no_other():
     with folder() as place:
         experiment = Path(place) / "e.yaml"
@@ -96,7 +126,7 @@ def test_a_damaged_cell_is_measured_again():
 def test_a_finished_cell_stays_until_another_takes_its_place():
     with folder() as place:
         experiment = Path(place) / "e.yaml"
-        experiment.write_text(EXPERIMENT.replace("HOWS", "hang").replace("seconds: 3", "seconds: 600"))
+        experiment.write_text(EXPERIMENT.replace("HOWS", "hang"))
         out, cells = Path(place) / "out.h5", Path(place) / "out.cells"
         command = ["run", experiment, "--plugins", PLUGINS, "-o", out, "--only", "codec/*"]
         assert run(*command, "--set", "limits.seconds=0.2").returncode == 1

@@ -2,13 +2,17 @@
 #include <kvlab/plugin.hpp>
 
 #include <signal.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <limits>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -37,19 +41,53 @@ enum class How {
   huge_prepared,
   infinite_score,
   too_short,
-  reserved_trait
+  reserved_trait,
+  eat_in_child,
+  eat_in_file,
+  leave_children,
+  kill_parent,
+  close_all,
+  remove_cells,
+  cells_to_file,
+  warn
 };
-constexpr std::array names{"fine",          "segfault",
-                           "abort",         "exit",
-                           "exit_zero",     "hang",
-                           "eat_memory",    "nan",
-                           "throws",        "unsupported",
-                           "out_of_memory", "wrong_sum",
-                           "too_long",      "invalid_at_create",
-                           "spam",          "huge_bound",
-                           "zero_block",    "wraps",
-                           "huge_prepared", "infinite_score",
-                           "too_short",     "reserved_trait"};
+constexpr std::array names{"fine",           "segfault",
+                           "abort",          "exit",
+                           "exit_zero",      "hang",
+                           "eat_memory",     "nan",
+                           "throws",         "unsupported",
+                           "out_of_memory",  "wrong_sum",
+                           "too_long",       "invalid_at_create",
+                           "spam",           "huge_bound",
+                           "zero_block",     "wraps",
+                           "huge_prepared",  "infinite_score",
+                           "too_short",      "reserved_trait",
+                           "eat_in_child",   "eat_in_file",
+                           "leave_children", "kill_parent",
+                           "close_all",      "remove_cells",
+                           "cells_to_file",  "warn"};
+
+// A process that no group and no session holds, and whose parent is gone.
+template <typename Work>
+void detached(const Work& work) {
+  if (fork() != 0) return;
+  setsid();
+  if (fork() != 0) _exit(0);
+  work();
+  _exit(0);
+}
+
+[[noreturn]] void rest() {
+  while (true) pause();
+}
+
+constexpr std::size_t share = std::size_t{300} << 20;  // two of them pass 512 MiB, one does not
+
+// The folder of a run's cells, which a test tells; a worker is not told.
+std::filesystem::path cells() {
+  const char* folder = std::getenv("KVLAB_TEST_CELLS");
+  return folder != nullptr ? folder : "/nonexistent/kvlab-test";
+}
 
 struct Misbehave : kvlab::Codec {
   How how;
@@ -101,6 +139,50 @@ struct Misbehave : kvlab::Codec {
       case How::spam:
         for (int i = 0; i < 100'000; ++i) std::fputs("a line that nobody reads, again and again\n", stderr);
         std::abort();
+      default:
+        static std::once_flag once;
+        std::call_once(once, [this] { misdo_once(); });
+    }
+  }
+
+  // What would be done again by each thread.
+  void misdo_once() const {
+    switch (how) {
+      case How::eat_in_child:
+        for (int i = 0; i < 2; ++i) {
+          detached([] {
+            const std::vector<char> eaten(share, 'x');
+            rest();
+          });
+        }
+        rest();
+      case How::eat_in_file: {
+        const int file = memfd_create("misbehave", 0);
+        const std::vector<char> part(std::size_t{16} << 20, 'x');
+        while (write(file, part.data(), part.size()) > 0) {
+        }
+        rest();
+      }
+      case How::leave_children:
+        for (int i = 0; i < 3; ++i) detached([] { rest(); });
+        break;
+      case How::kill_parent:
+        kill(getppid(), SIGKILL);
+        rest();
+      case How::close_all:
+        for (int fd = 0; fd < 64; ++fd) close(fd);
+        break;
+      case How::remove_cells:
+        std::filesystem::remove_all(cells());
+        break;
+      case How::cells_to_file:
+        std::filesystem::remove_all(cells());
+        std::ofstream(cells()) << "no folder";
+        break;
+      case How::warn:
+        host->log(2, "a value is \x1b[31mred");
+        std::fputs("not in a log\n", stderr);
+        break;
       default:
         break;
     }
