@@ -63,6 +63,7 @@ std::size_t rows_of(const Object& dataset) {
   if (shape.size() != 1) fail(name_of(dataset) + " has " + std::to_string(shape.size()) + " dimensions, not 1");
   constexpr std::uint64_t limit = 100'000'000;
   if (shape[0] > limit) fail(name_of(dataset) + " has more than 100,000,000 rows");
+  require_stored(dataset);
   return shape[0];
 }
 
@@ -105,7 +106,11 @@ Object& Object::operator=(Object&& other) noexcept {
   return *this;
 }
 
-void silence() { H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr); }
+void start() {
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  H5PLset_loading_state(0);
+  if (H5Lis_registered(H5L_TYPE_EXTERNAL) > 0) H5Lunregister(H5L_TYPE_EXTERNAL);
+}
 
 Object create_file() {
   const Object properties = owned(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "no file properties");
@@ -174,6 +179,13 @@ std::vector<std::uint64_t> shape_of(const Object& dataset) {
   std::vector<hsize_t> extents(static_cast<std::size_t>(rank));
   if (rank > 0) check(H5Sget_simple_extent_dims(space.id(), extents.data(), nullptr), "no shape");
   return {extents.begin(), extents.end()};
+}
+
+void require_stored(const Object& dataset) {
+  const auto shape = shape_of(dataset);
+  const bool empty = std::find(shape.begin(), shape.end(), 0U) != shape.end();
+  if (!empty && H5Dget_storage_size(dataset.id()) == 0)
+    fail(name_of(dataset) + " has values that the file does not hold");
 }
 
 void write_attribute(const Object& object, const std::string& name, const std::string& value) {

@@ -30,7 +30,9 @@ class Object {
   Close close_;
 };
 
-void silence();  // once a process, before any call: errors are thrown, not printed
+// Once a process, before any call: errors are thrown, not printed; the library loads no plugins and follows no link
+// into another file.
+void start();
 
 Object create_file();  // in memory, until saved; objects keep their order of creation
 // The file's bytes, to be written to a disk: the library's own writing reports a full one only when it is too late.
@@ -42,6 +44,7 @@ Object open_dataset(const Object& parent, const std::string& name);
 bool has_link(const Object& parent, const std::string& name);
 std::vector<std::string> children(const Object& group);  // in order of creation, or by name where that was not kept
 std::vector<std::uint64_t> shape_of(const Object& dataset);
+void require_stored(const Object& dataset);  // refuses one that has values and whose values are nowhere in the file
 
 // Attributes. Strings are UTF-8 of variable length when written, of either kind when read; numbers are scalars.
 void write_attribute(const Object& object, const std::string& name, const std::string& value);

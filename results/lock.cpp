@@ -45,6 +45,8 @@ std::string own_words() {
 OutputLock::OutputLock(const std::filesystem::path& folder)
     : fd_(open(lock_file(folder).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666)) {
   const std::string place = lock_file(folder).string();
+  if (fd_ < 0 && (errno == ENOSPC || errno == EDQUOT))
+    throw Error(place + ": cannot be written: " + std::strerror(errno));
   if (fd_ < 0) throw InputError(place + ": cannot be opened: " + std::strerror(errno));
   struct flock lock = whole_file();
   if (fcntl(fd_, F_OFD_SETLK, &lock) != 0) {

@@ -38,7 +38,7 @@ CellRecord sample_cell(const std::string& id) {
 }
 
 TEST(Store, ACellReadsBackWhole) {
-  h5::silence();
+  h5::start();
   const test::Folder folder;
   const auto path = folder.path() / "a.cell";
   write_atomically(path, cell_to_bytes(sample_cell("a")));
@@ -102,7 +102,7 @@ TEST(Atomic, WhatKilledWritersLeftIsRemoved) {
 }
 
 TEST(Store, ARunHoldsItsCellsInOrder) {
-  h5::silence();
+  h5::start();
   const test::Folder folder;
   const auto path = folder.path() / "run.h5";
   RunInfo info;
@@ -121,7 +121,7 @@ TEST(Store, ARunHoldsItsCellsInOrder) {
 }
 
 TEST(Store, RefusesWhatIsNoResult) {
-  h5::silence();
+  h5::start();
   const test::Folder folder;
   const auto message = [](auto&& read) {
     try {

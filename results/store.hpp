@@ -19,7 +19,7 @@ struct RunInfo {
 
 void write_run(const std::filesystem::path& path, const RunInfo& info, const std::vector<CellRecord>& cells);
 
-// The table `cells` of a run file, a stranger's perhaps: opened in a child first.
+// The table `cells` of a run file, a stranger's perhaps: read in a child (structure.hpp).
 Table read_run(const std::filesystem::path& path);
 
 }  // namespace kvlab

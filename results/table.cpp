@@ -2,10 +2,13 @@
 
 #include <hdf5_hl.h>
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "core/base/error.hpp"
@@ -13,6 +16,8 @@
 
 namespace kvlab {
 namespace {
+
+using Json = nlohmann::json;
 
 Value missing(const ColumnSpec& spec) {
   switch (spec.type) {
@@ -75,6 +80,54 @@ Column read_column(const h5::Object& group, const std::string& name) {
   return column;
 }
 
+// Numbers as the bytes that they are in memory.
+template <class T>
+Json packed_numbers(const Column& column) {
+  std::vector<std::uint8_t> bytes;
+  bytes.reserve(column.values.size() * sizeof(T));
+  for (const Value& value : column.values) {
+    const auto number = std::bit_cast<std::array<std::uint8_t, sizeof(T)>>(std::get<T>(value));
+    bytes.insert(bytes.end(), number.begin(), number.end());
+  }
+  return Json::binary(std::move(bytes));
+}
+
+Json packed(const Column& column) {
+  switch (column.spec.type) {
+    case ColumnType::real:
+      return packed_numbers<double>(column);
+    case ColumnType::integer:
+      return packed_numbers<std::int64_t>(column);
+    case ColumnType::text:
+      break;
+  }
+  Json texts = Json::array();
+  for (const Value& value : column.values) texts.push_back(std::get<std::string>(value));
+  return texts;
+}
+
+template <class T>
+std::vector<Value> unpacked_numbers(const Json& binary) {
+  const auto& bytes = binary.get_binary();
+  std::vector<Value> values;
+  values.reserve(bytes.size() / sizeof(T));
+  std::array<std::uint8_t, sizeof(T)> number{};
+  for (std::size_t i = 0; i + sizeof(T) <= bytes.size(); i += sizeof(T)) {
+    std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(i), sizeof(T), number.begin());
+    values.emplace_back(std::bit_cast<T>(number));
+  }
+  return values;
+}
+
+std::vector<Value> unpacked(const Json& json, ColumnType type) {
+  if (type == ColumnType::real) return unpacked_numbers<double>(json);
+  if (type == ColumnType::integer) return unpacked_numbers<std::int64_t>(json);
+  std::vector<Value> values;
+  values.reserve(json.size());
+  for (const Json& text : json) values.emplace_back(printable(text.get<std::string>()));
+  return values;
+}
+
 }  // namespace
 
 const Column* Table::find(const std::string& name) const {
@@ -135,6 +188,40 @@ Table read_table(const h5::Object& file, const std::string& name) {
     }
   }
   return table;
+}
+
+std::string bytes_of_table(const Table& table) {
+  Json columns = Json::array();
+  for (const Column& column : table.columns) {
+    columns.push_back({{"name", column.spec.name},
+                       {"unit", column.spec.unit},
+                       {"description", column.spec.description},
+                       {"type", static_cast<int>(column.spec.type)},
+                       {"values", packed(column)}});
+  }
+  std::string bytes;
+  Json::to_cbor(columns, bytes);
+  return bytes;
+}
+
+Table table_of_bytes(std::string_view bytes) {
+  try {
+    const Json columns = Json::from_cbor(bytes.begin(), bytes.end());
+    Table table;
+    for (const Json& each : columns) {
+      Column column;
+      column.spec.name = printable(each.at("name").get<std::string>());
+      column.spec.unit = printable(each.at("unit").get<std::string>());
+      column.spec.description = printable(each.at("description").get<std::string>());
+      column.spec.type = static_cast<ColumnType>(each.at("type").get<int>());
+      column.values = unpacked(each.at("values"), column.spec.type);
+      table.columns.push_back(std::move(column));
+      if (table.columns.back().values.size() != table.rows()) throw InputError("its columns differ in length");
+    }
+    return table;
+  } catch (const Json::exception& error) {
+    throw InputError(std::string("what was read of it is damaged: ") + error.what());
+  }
 }
 
 std::string text_for_people(const Value& value) {

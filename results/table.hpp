@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -44,6 +45,11 @@ Table make_table(const std::vector<ColumnSpec>& specs, const std::vector<Row>& r
 // Writes the group `name`, with `dimension` as its scale; reads it back.
 void write_table(const h5::Object& file, const std::string& name, const std::string& dimension, const Table& table);
 Table read_table(const h5::Object& file, const std::string& name);
+
+// A table as bytes, on its way from the child that read it. What names and texts hold of control characters is escaped
+// in the table that comes back. Throws InputError.
+std::string bytes_of_table(const Table& table);
+Table table_of_bytes(std::string_view bytes);
 
 // For people: integers whole, reals in few digits, NaN as "-".
 std::string text_for_people(const Value& value);

@@ -6,6 +6,7 @@
 
 #include "core/base/child.hpp"
 #include "core/base/error.hpp"
+#include "core/base/text.hpp"
 
 namespace kvlab {
 namespace {
@@ -14,6 +15,8 @@ using Json = nlohmann::json;
 
 // The 8 bytes of a value, whatever its type: exact for reals too.
 std::int64_t bits_of(kvlab_value value) { return std::bit_cast<std::int64_t>(value); }
+// What a stranger wrote for people.
+std::string prose_of(const Json& text) { return printable(text.get<std::string>()); }
 kvlab_value value_of(const Json& bits) { return std::bit_cast<kvlab_value>(bits.get<std::int64_t>()); }
 
 Json to_json(const Parameter& parameter) {
@@ -39,8 +42,8 @@ Parameter parameter_of(const Json& json) {
   parameter.maximum = value_of(json.at("maximum"));
   parameter.choices = json.at("choices").get<std::vector<std::string>>();
   parameter.integers = json.at("integers").get<std::vector<std::int64_t>>();
-  parameter.unit = json.at("unit").get<std::string>();
-  parameter.meaning = json.at("meaning").get<std::string>();
+  parameter.unit = prose_of(json.at("unit"));
+  parameter.meaning = prose_of(json.at("meaning"));
   if (!in_range(parameter, parameter.default_value)) throw InputError("its description is damaged: a default");
   return parameter;
 }
@@ -75,12 +78,12 @@ Method method_of(std::string_view description, const std::filesystem::path& path
     const auto kind = json.at("kind").get<std::uint32_t>();
     if (kind != KVLAB_CODEC && kind != KVLAB_SELECTOR) throw InputError("its description is damaged: its kind");
     method.kind = static_cast<MethodKind>(kind);
-    method.version = json.at("version").get<std::string>();
-    method.summary = json.at("summary").get<std::string>();
-    method.paper_title = json.at("paper_title").get<std::string>();
-    method.paper_arxiv = json.at("paper_arxiv").get<std::string>();
-    method.license = json.at("license").get<std::string>();
-    method.compiler = json.at("compiler").get<std::string>();
+    method.version = prose_of(json.at("version"));
+    method.summary = prose_of(json.at("summary"));
+    method.paper_title = prose_of(json.at("paper_title"));
+    method.paper_arxiv = prose_of(json.at("paper_arxiv"));
+    method.license = prose_of(json.at("license"));
+    method.compiler = prose_of(json.at("compiler"));
     method.optimized = json.at("optimized").get<bool>();
     const auto abilities = json.at("abilities").get<std::vector<bool>>();
     method.abilities = {abilities.at(0), abilities.at(1), abilities.at(2)};

@@ -115,6 +115,15 @@ TEST(Registry, DescribesWhatItWouldLoadAndLoadsNothing) {
   EXPECT_EQ(quantize.parameters.front().name, loaded.find("quantize")->parameters.front().name);
 }
 
+TEST(Registry, EscapesWhatALibrarySaysOfItself) {
+  Method method = *Registry::described({fs::path(KVLAB_BINARY_DIR) / "methods"}).find("quantize");
+  method.summary = method.license = method.parameters.front().meaning = "\033[2J\n\xff";
+  const Method read = method_of(description_of(method), "q.so");
+  for (const std::string& text : {read.summary, read.license, read.parameters.front().meaning}) {
+    EXPECT_EQ(text, "\\x1b[2J\\n\\xff");
+  }
+}
+
 TEST(Registry, RefusesADamagedDescription) {
   const Registry registry = Registry::described({fs::path(KVLAB_BINARY_DIR) / "methods"});
   const std::string whole = description_of(*registry.find("quantize"));

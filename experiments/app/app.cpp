@@ -97,7 +97,7 @@ void check_isa() {
 }  // namespace
 
 int run_app(int argc, char** argv, const std::string& commit) {
-  h5::silence();
+  h5::start();
   spdlog::set_default_logger(spdlog::stderr_color_mt("kvlab"));
   spdlog::set_pattern("%^%l%$: %v");
   App app;

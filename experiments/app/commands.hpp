@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,11 @@ void add_trace(CLI::App& cli, App& app);
 inline std::string padded(std::string text, std::size_t width) {
   if (text.size() < width) text.append(width - text.size(), ' ');
   return text + "  ";
+}
+
+// JSON in ASCII, which moves no cursor either; bytes that are no UTF-8 become U+FFFD.
+inline std::string json_text(const nlohmann::json& json) {
+  return json.dump(2, ' ', true, nlohmann::json::error_handler_t::replace);
 }
 
 // The whole program.

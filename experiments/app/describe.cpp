@@ -2,6 +2,7 @@
 
 #include "core/base/error.hpp"
 #include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 #include "experiments/app/commands.hpp"
 #include "experiments/workloads/synthetic/generator.hpp"
 #include "experiments/workloads/synthetic/synthetic.hpp"
@@ -24,7 +25,7 @@ void describe_method(const Method& method) {
   if (!method.paper_title.empty()) std::cout << "paper: " << method.paper_title;
   if (!method.paper_arxiv.empty()) std::cout << ", arXiv " << method.paper_arxiv;
   if (!method.paper_title.empty()) std::cout << '\n';
-  std::cout << "library: " << method.path.string() << '\n';
+  std::cout << "library: " << printable(method.path.string()) << '\n';
   if (method.kind == MethodKind::codec) {
     std::cout << "attention on the bytes: keys " << (method.abilities.attend_keys ? "yes" : "no, decoded by tiles")
               << ", values " << (method.abilities.attend_values ? "yes" : "no, decoded by tiles") << '\n';

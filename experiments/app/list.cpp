@@ -1,5 +1,6 @@
 #include <iostream>
 
+#include "core/base/text.hpp"
 #include "experiments/app/commands.hpp"
 #include "experiments/plan/resolve.hpp"
 #include "experiments/workloads/synthetic/generator.hpp"
@@ -35,13 +36,13 @@ void list_for_people(const Registry& registry) {
   std::cout << "methods\n";
   for (const auto& method : registry.methods()) {
     std::cout << "  " << padded(method.id, 16) << padded(kvlab::name_of(method.kind), 8) << padded(method.version, 7)
-              << method.summary << "\n  " << padded("", 16) << method.path.string() << '\n';
+              << method.summary << "\n  " << padded("", 16) << printable(method.path.string()) << '\n';
     if (!method.optimized) std::cout << "  " << padded("", 16) << "WARNING: " << build_warning(method) << '\n';
   }
   for (const auto& candidate : registry.candidates()) {
     if (candidate.state == Registry::Candidate::State::loaded) continue;
-    std::cout << "  " << padded(candidate.path.stem().string(), 16) << name_of(candidate.state) << ": "
-              << candidate.reason << "\n  " << padded("", 16) << candidate.path.string() << '\n';
+    std::cout << "  " << padded(printable(candidate.path.stem().string()), 16) << name_of(candidate.state) << ": "
+              << message(candidate.reason) << "\n  " << padded("", 16) << printable(candidate.path.string()) << '\n';
   }
   std::cout << "workload generators\n";
   for (const auto& generator : generators()) {
@@ -101,7 +102,7 @@ void add_list(CLI::App& cli, App& app) {
   command->callback([&app, json] {
     const Registry registry = app.registry();
     if (*json) {
-      std::cout << list_json(registry).dump(2) << '\n';
+      std::cout << json_text(list_json(registry)) << '\n';
     } else {
       list_for_people(registry);
     }

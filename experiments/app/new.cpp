@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "core/base/error.hpp"
+#include "core/base/text.hpp"
 #include "experiments/app/commands.hpp"
 
 namespace kvlab {
@@ -158,7 +159,7 @@ void make_method(const std::string& name, const std::string& kind) {
   fs::create_directory(folder);
   write_new(folder / (name + ".cpp"), fill(kind == "codec" ? codec_source : selector_source, name));
   write_new(folder / "README.md", fill(readme, name));
-  std::cerr << "made " << folder.string() << "; the next start of ./kvlab builds it\n";
+  std::cerr << "made " << printable(folder.string()) << "; the next start of ./kvlab builds it\n";
 }
 
 }  // namespace

@@ -77,7 +77,7 @@ int run(const Options& options, const App& app, const std::function<void(const T
                {output, static_cast<std::size_t>(options.jobs), options.fresh, options.retry, app.command, app.commit});
   if (code == 130) return code;
   print(read_run(output));
-  std::cerr << "written: " << output.string() << '\n';
+  std::cerr << "written: " << printable(output.string()) << '\n';
   return code;
 }
 
@@ -102,7 +102,7 @@ void print_plan(const Plan& plan, bool as_json) {
                 << mebibytes(cell.memory_bytes) << '\n';
     }
   }
-  if (as_json) std::cout << cells.dump(2) << '\n';
+  if (as_json) std::cout << json_text(cells) << '\n';
   std::cerr << plan.cells.size() << " cells; the largest needs about " << mebibytes(most) << '\n';
 }
 

@@ -12,8 +12,7 @@ const char* text_of(RopeStyle style) {
 }
 
 void print_trace(const std::string& file) {
-  const std::string hash = check_trace(file);
-  const TraceHeader header = Trace(file).header();
+  const auto [stamp, hash, header] = check_trace(file);
   const auto observed = std::count_if(header.query_positions.begin(), header.query_positions.end(),
                                       [&](auto position) { return position < header.prefill_tokens; });
   std::cout << "model       " << header.model << " (" << header.model_license << ")\n"

@@ -86,6 +86,13 @@ TEST_F(ConfigTest, RefusesTopLevelMistakes) {
   EXPECT_EQ(refusal(std::string(small) + "limits: {seconds: 0}\n"), "E:7:19: seconds is 0; valid: above 0");
 }
 
+// One look at each key: with a look at all the others for each this took minutes.
+TEST_F(ConfigTest, FindsOneDuplicateAmongManyKeys) {
+  std::string text = small;
+  for (int i = 0; i < 300'000; ++i) text += "key" + std::to_string(i) + ": 1\n";
+  EXPECT_EQ(refusal(text + "key7: 1\n"), "E:300007:1: 'key7' stands here a second time");
+}
+
 TEST_F(ConfigTest, RefusesWrongPipelines) {
   EXPECT_EQ(refusal(with_pipelines("  p: {}\n  p: {}\n")), "E:7:3: 'p' stands here a second time");
   EXPECT_EQ(refusal(with_pipelines("  a.b: {}\n")),

@@ -1,6 +1,7 @@
 #include <yaml-cpp/yaml.h>
 
-#include <set>
+#include <string>
+#include <unordered_set>
 
 #include "experiments/config/node.hpp"
 
@@ -32,7 +33,7 @@ class Converter {
         break;
       case YAML::NodeType::Map:
         node.kind = Node::Kind::map;
-        for (const auto& entry : yaml) add_entry(node, entry.first, entry.second);
+        convert_entries(yaml, node);
         break;
       case YAML::NodeType::Null:
       case YAML::NodeType::Undefined:
@@ -49,11 +50,19 @@ class Converter {
   }
 
  private:
+  void convert_entries(const YAML::Node& yaml, Node& map) {
+    std::unordered_set<std::string> seen;
+    for (const auto& entry : yaml) {
+      add_entry(map, entry.first, entry.second);
+      const auto& [key, value] = map.entries.back();
+      if (!seen.insert(key).second) throw InputError(value.key_place + ": '" + key + "' stands here a second time");
+    }
+  }
+
   void add_entry(Node& map, const YAML::Node& yaml_key, const YAML::Node& yaml_value) {
     const Node key = convert(yaml_key);
     if (!key.is_scalar()) refuse(key, "a key is " + std::string(name_of(key.kind)) + "; keys are names");
     if (key.scalar == "<<") refuse(key, "merge keys (<<) are not read; write the keys out");
-    if (map.find(key.scalar) != nullptr) refuse(key, "'" + key.scalar + "' stands here a second time");
     Node value = convert(yaml_value);
     value.key_place = key.place;
     if (value.kind == Node::Kind::null) value.place = key.place;  // a missing value has no place of its own

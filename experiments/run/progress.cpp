@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <iostream>
 
+#include "core/base/text.hpp"
+
 namespace kvlab {
 namespace {
 
@@ -46,13 +48,13 @@ void Progress::started(const std::string& cell) {
 
 void Progress::finished(const std::string& cell, const std::string& status, const std::string& reason) {
   ++done_;
-  if (terminal_ && status != "ok") std::cerr << erase_line << cell << ": " << status << ": " << reason << '\n';
+  if (terminal_ && status != "ok") std::cerr << erase_line << cell << ": " << status << ": " << message(reason) << '\n';
   if (terminal_) {
     draw();
     return;
   }
   std::cerr << '[' << done_ << '/' << total_ << "] " << clock_text(elapsed()) << ' ' << cell << ": " << status
-            << (reason.empty() ? "" : ": " + reason) << '\n';
+            << (reason.empty() ? "" : ": " + message(reason)) << '\n';
 }
 
 void Progress::tick() {

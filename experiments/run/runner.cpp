@@ -44,10 +44,11 @@ class Runner {
     if (std::filesystem::is_directory(file_)) throw InputError(file_.string() + ": is a folder");
     std::error_code failure;
     std::filesystem::create_directories(folder_, failure);
+    if (failure == std::errc::no_space_on_device) throw Error(folder_.string() + ": cannot be made: the disk is full");
     if (failure) throw InputError(folder_.string() + ": cannot be made: " + failure.message());
     const OutputLock lock(folder_);
     if (!lock.missing().empty()) {
-      std::cerr << "warning: " << folder_.string() << ": this file system has no locks (" << lock.missing()
+      std::cerr << "warning: " << printable(folder_.string()) << ": this file system has no locks (" << lock.missing()
                 << "): two runs that write here at once lose cells\n";
     }
     remove_left_behind(folder_, "");  // of runs that were killed
@@ -122,7 +123,7 @@ bool Runner::is_done(const Cell& cell) const {
     const CellRecord record = read_cell(file_of(cell));
     return !(options_.retry && is_failure(std::get<std::string>(record.cell.at("status"))));
   } catch (const DamagedError& error) {
-    std::cerr << "measured again: " << error.what() << '\n';
+    std::cerr << "measured again: " << message(error.what()) << '\n';
     return false;
   }
 }

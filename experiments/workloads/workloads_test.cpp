@@ -1,7 +1,11 @@
 // What generators draw, and metrics of it: the known answers.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 
 #include "core/base/error.hpp"
 #include "experiments/measure/sampler.hpp"
@@ -163,6 +167,23 @@ TEST(Workloads, NotFiniteIsRefused) {
   } catch (const InputError& error) {
     EXPECT_STREQ(error.what(), "the workload's values hold NaN or infinity in layer 0, sequence 0, KV head 1");
   }
+}
+
+// A worker reads what the runner had checked: the same file, or one of the same content.
+TEST(Workloads, ATraceThatChangesDuringARunIsRefused) {
+  const test::Folder folder;
+  setenv("XDG_CACHE_HOME", folder.path().c_str(), 1);
+  const auto path = folder.path() / "t.h5";
+  std::filesystem::copy_file(std::filesystem::path(KVLAB_SOURCE_DIR) / "configs/traces/smollm2-135m.h5", path);
+  const auto planned = resolve_workload(parse_yaml_value("{trace: " + path.string() + "}", "test"), "w", "");
+  const auto in_worker = [&] { return resolve_workload(to_node(planned->portable(), "w"), "w", "", true); };
+  EXPECT_EQ(in_worker()->shape().raw_bytes(), planned->shape().raw_bytes());
+  EXPECT_EQ(in_worker()->effective(), planned->effective());
+  std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now() - std::chrono::hours(1));
+  EXPECT_EQ(in_worker()->shape().tokens, 1024U);
+  std::ofstream(path, std::ios::app) << "more";
+  EXPECT_THROW(in_worker(), InputError);
+  unsetenv("XDG_CACHE_HOME");
 }
 
 TEST(Sampler, StopsWhenThereIsEnough) {

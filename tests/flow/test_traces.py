@@ -1,5 +1,6 @@
 """A trace is a stranger's file: read wrongly in every way, it is refused in one line, and nothing ever crashes."""
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -131,6 +132,53 @@ def test_every_element_type_reads():
             experiment = Path(place) / "e.yaml"
             experiment.write_text("kvlab: 1\nname: t\nworkloads: {t: {trace: t.h5}}\npipelines: {raw: {}}\nmeasure: {speed: false}\n")
             assert run("run", experiment, "--fresh", cwd=place).returncode == 0
+
+
+LIES = {
+    "keys nowhere": (lambda f: (f.__delitem__("layer_003/keys"), f["layer_003"].create_dataset("keys", (2, 2, 24, 8), "f4")),
+                     "/layer_003/keys has values that the file does not hold"),
+    "sequences without end": (lambda f: (f.__delitem__("layer_001/keys"), f["layer_001"].create_dataset(
+        "keys", (1 << 31, 2, 24, 8), "f4", chunks=(1, 2, 24, 8))), "/layer_001/keys has values that the file does not hold"),
+    "a link to another file": (lambda f: f.__setitem__("layer_004", h5py.ExternalLink("other.h5", "/layer_001")),
+                               "/layer_004 is an external link: other files are not read"),
+    "a filter": (lambda f: f.create_dataset("token_ids", data=numpy.ones((2, 24), "i4"), chunks=(2, 24), compression="lzf"),
+                 "/token_ids uses the filter 32000 (lzf); valid: deflate, shuffle, fletcher32"),
+}
+
+
+def test_what_a_trace_does_not_hold_itself_is_refused():
+    with folder() as place:
+        path = Path(place) / "t.h5"
+        for name, (change, message) in LIES.items():
+            small_trace(path)
+            with h5py.File(path, "r+") as file:
+                change(file)
+            print(" ", name)
+            check(path, message)
+
+
+def test_a_file_that_libhdf5_reads_without_end_is_given_up():
+    endless = Path(__file__).parent / "data/trace_endless.h5"  # a few damaged bytes: H5Literate never returns
+    check(endless, "reading it takes longer than 10 s")
+
+
+def test_texts_of_a_trace_control_no_terminal():
+    with folder() as place:
+        path = Path(place) / "t.h5"
+        small_trace(path)
+        with h5py.File(path, "r+") as file:
+            file.attrs["model"] = "\x1b[2Jmodel\ncontent \x9b"
+        for _ in range(2):  # checked, and remembered
+            result = run("trace", path)
+            assert result.returncode == 0 and "\\x1b[2Jmodel\\ncontent \\x9b" in result.stdout, result
+            assert not [c for c in result.stdout if c != "\n" and (ord(c) < 32 or 127 <= ord(c) < 160)], result.stdout
+        content = run("trace", path).stdout.splitlines()[-1]
+        before = path.stat()
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"model", b"medel", 1))  # of the same size, and its time set back
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        after = run("trace", path)
+        assert after.returncode == 2 or after.stdout.splitlines()[-1] != content, after
 
 
 def test_a_wrong_choice_of_the_experiment_is_refused():

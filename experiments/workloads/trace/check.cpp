@@ -1,15 +1,18 @@
-// A trace is checked once: what is known of it is kept in ~/.cache/kvlab/traces.json by path, size, time and inode.
+// A trace is checked once: what is known of it is kept in ~/.cache/kvlab/traces.json by path and stamp.
 #include <sys/stat.h>
 
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <sstream>
 
-#include "core/base/child.hpp"
 #include "core/base/error.hpp"
 #include "core/base/hash.hpp"
+#include "core/base/text.hpp"
 #include "experiments/workloads/trace/trace.hpp"
 #include "results/atomic.hpp"
+#include "results/structure.hpp"
 
 namespace kvlab {
 namespace {
@@ -17,7 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int check_version = 1;  // raised when the check refuses more than it did
+constexpr int check_version = 2;  // raised when the check refuses more than it did
 
 // Empty where there is no home.
 fs::path cache_file() {
@@ -48,41 +51,57 @@ void write_cache(const json& cache) {
   }
 }
 
-std::string stamp_of(const fs::path& path) {
-  struct stat info{};
-  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode))
-    throw InputError(path.string() + ": there is no such file");
-  return std::to_string(check_version) + " " + std::to_string(info.st_size) + " " +
-         std::to_string(info.st_mtim.tv_sec) + "." + std::to_string(info.st_mtim.tv_nsec) + " " +
-         std::to_string(info.st_ino);
+// What the cache knows of a trace; nothing when it was not checked as it is now, or the entry cannot be read.
+std::optional<CheckedTrace> remembered(const json& cache, const std::string& key, const std::string& stamp) {
+  try {
+    const json& entry = cache.at(key);
+    if (entry.at("stamp").get<std::string>() != stamp) return std::nullopt;
+    return CheckedTrace{stamp, entry.at("hash").get<std::string>(), header_of(entry.at("header"))};
+  } catch (const json::exception&) {
+    return std::nullopt;
+  }
+}
+
+// The child's part: {"hash", "header"}.
+std::string check_all(const h5::Object& file, const fs::path& path) {
+  const Trace trace(file);
+  trace.check_values();
+  return json{{"hash", hash_of_file(path)}, {"header", to_json(trace.header())}}.dump();
 }
 
 }  // namespace
 
-std::string check_trace(const fs::path& path) {
-  const std::string stamp = stamp_of(path);
-  const std::string key = fs::absolute(path).lexically_normal().string();
-  json cache = read_cache();
-  const auto text = [&](const char* field) {
-    const json entry = cache.contains(key) ? cache[key] : json();
-    return entry.is_object() && entry.contains(field) && entry[field].is_string() ? entry[field].get<std::string>()
-                                                                                  : "";
-  };
-  if (text("stamp") == stamp && !text("hash").empty()) return text("hash");
-  const ChildResult result = in_child(
-      [&] {
-        h5::silence();
-        Trace(path).check_values();
-        return hash_of_file(path);
-      },
-      {.doing = "reading it", .seconds = 600});
-  if (!result.ok) {
-    throw InputError(result.text.starts_with(path.string()) ? result.text : path.string() + ": " + result.text);
+std::string stamp_of_trace(const fs::path& path) {
+  struct stat info{};
+  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) {
+    throw InputError(path.string() + ": there is no such file");
   }
-  cache = read_cache();
-  cache[key] = {{"stamp", stamp}, {"hash", result.text}};
-  write_cache(cache);
-  return result.text;
+  std::ostringstream stamp;
+  stamp << check_version << ' ' << info.st_size << ' ' << info.st_dev << ' ' << info.st_ino;
+  for (const timespec& time : {info.st_mtim, info.st_ctim}) stamp << ' ' << time.tv_sec << '.' << time.tv_nsec;
+  return stamp.str();
+}
+
+CheckedTrace check_trace(const fs::path& path) {
+  const std::string stamp = stamp_of_trace(path);
+  const std::string key = printable(fs::absolute(path).lexically_normal().string());
+  if (auto known = remembered(read_cache(), key, stamp)) return *known;
+  // A tensor of a sequence as it is stored and as f32, and the library's chunks.
+  const auto memory = [](const h5::Declared& declared) { return 8 * declared.largest + 8 * declared.file; };
+  const std::string answer =
+      h5::read_stranger(path, {memory, [&](const h5::Object& file) { return check_all(file, path); }});
+  if (stamp_of_trace(path) != stamp) throw InputError(path.string() + ": it changes while it is read");
+  try {
+    json entry = json::parse(answer);
+    const CheckedTrace checked{stamp, entry.at("hash").get<std::string>(), header_of(entry.at("header"))};
+    entry["stamp"] = stamp;
+    json cache = read_cache();
+    cache[key] = entry;
+    write_cache(cache);
+    return checked;
+  } catch (const json::exception& error) {
+    throw InputError(path.string() + ": what was read of it is damaged: " + error.what());
+  }
 }
 
 }  // namespace kvlab

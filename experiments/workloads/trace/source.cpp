@@ -30,8 +30,14 @@ class TraceSource : public WorkloadSource {
     written_ = scalar_of(name, "trace");
     path_ = std::filesystem::absolute(std::filesystem::path(folder) / written_).lexically_normal();
     try {
-      if (!trusted) hash_ = check_trace(path_);
-      header_ = Trace(path_).header();
+      if (trusted) {
+        header_ = header_in_worker(reader);
+      } else {
+        CheckedTrace checked = check_trace(path_);
+        stamp_ = std::move(checked.stamp);
+        hash_ = std::move(checked.hash);
+        header_ = std::move(checked.header);
+      }
     } catch (const InputError& error) {
       refuse(name, error.what());
     }
@@ -66,10 +72,16 @@ class TraceSource : public WorkloadSource {
   }
   [[nodiscard]] std::string identity() const override { return "trace " + hash_; }
   [[nodiscard]] Json effective() const override { return describe(written_); }
-  [[nodiscard]] Json portable() const override { return describe(path_.string()); }
+  [[nodiscard]] Json portable() const override {
+    Json described = describe(path_.string());
+    described["stamp"] = stamp_;
+    described["hash"] = hash_;
+    return described;
+  }
 
   [[nodiscard]] Workload load(std::uint64_t seed, ThreadPool& /*pool*/) const override {
-    const Trace trace(path_);
+    const h5::Object file = h5::open_file(path_);
+    const Trace trace(file);
     Workload workload;
     const auto& positions = header_.query_positions;
     const auto split = positions.begin() + static_cast<std::ptrdiff_t>(observed_);
@@ -80,6 +92,17 @@ class TraceSource : public WorkloadSource {
   }
 
  private:
+  // The file that the runner had checked, or another of the same content.
+  TraceHeader header_in_worker(MapReader& reader) const {
+    const std::string stamp = reader.text("stamp", "");
+    const std::string hash = reader.text("hash", "");
+    if (stamp_of_trace(path_) != stamp && check_trace(path_).hash != hash) {
+      throw InputError(path_.string() + ": it has changed since this run began");
+    }
+    const h5::Object file = h5::open_file(path_);
+    return Trace(file).header();
+  }
+
   void choose_layers(const Node* node) {
     layers_ = header_.layers;
     if (node == nullptr) return;
@@ -178,6 +201,7 @@ class TraceSource : public WorkloadSource {
 
   std::string written_;
   std::filesystem::path path_;
+  std::string stamp_;
   std::string hash_;
   TraceHeader header_;
   std::vector<TraceLayer> layers_;

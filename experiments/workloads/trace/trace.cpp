@@ -57,6 +57,7 @@ h5::Object open_shaped(const h5::Object& group, const char* name, const std::vec
   if (h5::shape_of(dataset) != shape) {
     fail(h5::name_of(dataset) + " has shape " + text_of_shape(h5::shape_of(dataset)) + ", not " + text_of_shape(shape));
   }
+  h5::require_stored(dataset);
   return dataset;
 }
 
@@ -192,7 +193,7 @@ void require_finite(const std::vector<float>& values, const TraceLayer& layer, c
 
 }  // namespace
 
-Trace::Trace(const std::filesystem::path& path) : file_(h5::open_file(path)), header_(read_header(file_)) {}
+Trace::Trace(const h5::Object& file) : file_(file), header_(read_header(file_)) {}
 
 void Trace::read_tensor(const TraceLayer& layer, const char* name, std::uint64_t sequence, std::uint64_t tokens,
                         void* out) const {

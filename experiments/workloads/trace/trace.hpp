@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,7 @@
 namespace kvlab {
 
 struct TraceLayer {
-  std::string group;  // "layer_002"
+  std::string group;  // "layer_002"; "" in a header that came from the check
   std::uint32_t layer = 0;
   std::uint64_t window = 0;  // 0: attends to all
 };
@@ -38,9 +39,14 @@ struct TraceHeader {
   std::vector<TraceLayer> layers;              // by number
 };
 
+// As JSON, in which texts are printable and groups are left out; and back, where nlohmann's exceptions tell of damage.
+nlohmann::json to_json(const TraceHeader& header);
+TraceHeader header_of(const nlohmann::json& json);
+
+// Of an open trace, in a process that may be lost: the child that checks, or a worker.
 class Trace {
  public:
-  explicit Trace(const std::filesystem::path& path);  // reads and checks the header and all shapes
+  explicit Trace(const h5::Object& file);  // reads and checks the header and all shapes; `file` outlives this
 
   [[nodiscard]] const TraceHeader& header() const { return header_; }
 
@@ -54,12 +60,22 @@ class Trace {
   void check_values() const;
 
  private:
-  h5::Object file_;
+  const h5::Object& file_;
   TraceHeader header_;
 };
 
-// Opens the trace in a child and checks all of it there. Returns the hash of its content. Both are remembered by path,
-// size and time of change, in ~/.cache/kvlab. Throws InputError that begins with the path.
-std::string check_trace(const std::filesystem::path& path);
+// What the check of a trace found.
+struct CheckedTrace {
+  std::string stamp;  // of the file: size, times of change, inode
+  std::string hash;   // of its content
+  TraceHeader header;
+};
+
+// Checks all of a trace in a child (results/structure.hpp), or remembers that this was done: by path and stamp, in
+// ~/.cache/kvlab. Throws InputError that begins with the path.
+CheckedTrace check_trace(const std::filesystem::path& path);
+
+// The stamp of the file as it is now. Throws InputError when there is none.
+std::string stamp_of_trace(const std::filesystem::path& path);
 
 }  // namespace kvlab
