@@ -23,6 +23,7 @@ struct App {
   [[nodiscard]] Registry registry() const { return Registry::described(plugin_search_path(plugins)); }
 };
 
+void add_check(CLI::App& cli, App& app);
 void add_list(CLI::App& cli, App& app);
 void add_describe(CLI::App& cli, App& app);
 void add_new(CLI::App& cli, App& app);

@@ -1,4 +1,4 @@
-// The skeleton of a method: it builds, passes the conformance tests, and is to be filled in.
+// The skeleton of a method: it builds, passes `kvlab check`, and is to be filled in.
 #include <cstdlib>
 #include <fstream>
 #include <iostream>

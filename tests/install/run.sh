@@ -69,6 +69,6 @@ if [ -z "$sanitized" ] && grep -q WARNING list.txt; then exit 1; fi
 "$installed" run experiment.yaml --plugins "$PWD/build"
 "$installed" show results/runs/consumer.h5 --csv --columns pipeline,status >table.csv
 grep -q '^mine,ok$' table.csv
-# And the conformance tests over what was built here. A sanitizer's build must not meet libraries without it.
-[ -n "$sanitized" ] || "$build/tests/conformance_tests" --gtest_brief=1
+# What every method must do, by what was built here.
+"$installed" check build/methods
 echo "installed, consumed, run"

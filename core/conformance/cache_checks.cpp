@@ -1,0 +1,84 @@
+// A method where it will be used: in a cache that is filled, grows, evicts, is attended to and read back.
+#include <algorithm>
+#include <cmath>
+
+#include "core/cache/manager.hpp"
+#include "core/conformance/checks.hpp"
+
+namespace kvlab::conformance {
+namespace {
+
+constexpr std::uint32_t head_dim = 64;
+constexpr std::uint64_t prefilled = 200;
+constexpr std::uint64_t appended = 300;
+constexpr std::uint64_t budget = 150;
+
+Pipeline pipeline_of(const MethodSpec& spec) {
+  Pipeline pipeline;
+  pipeline.sinks = 3;
+  pipeline.tail = 20;
+  if (spec.method->kind == MethodKind::codec) {
+    pipeline.keys = spec;
+    pipeline.values = spec;
+  } else {
+    pipeline.select = {{spec, {budget, 1}}};
+  }
+  return pipeline;
+}
+
+struct Layer {
+  explicit Layer(Dtype dtype)
+      : shape(layer_shape(dtype, head_dim)),
+        keys(draw(dtype, prefilled + appended, head_dim, Content::normal, 1), head_dim),
+        values(draw(dtype, prefilled + appended, head_dim, Content::normal, 2), head_dim),
+        queries(draw(Dtype::f32, shape.query_heads, head_dim, Content::normal, 3).rows) {}
+
+  [[nodiscard]] static KvTensor from(const StoredTokens& stored, std::uint64_t token) {
+    return {stored.memory.as<std::byte>() + token * head_dim * size_of(stored.dtype), 0, 0, head_dim};
+  }
+
+  LayerShape shape;
+  StoredTokens keys;
+  StoredTokens values;
+  std::vector<float> queries;
+};
+
+void expect_finite(const std::vector<float>& outputs) {
+  if (std::all_of(outputs.begin(), outputs.end(), [](float x) { return std::isfinite(x); })) return;
+  throw Failure("attention over the cache gives a number that is not finite");
+}
+
+void live(const MethodSpec& spec, const Layer& layer, ThreadPool& pool) {
+  CacheManager cache(pipeline_of(spec), std::span(&layer.shape, 1), {.decodes = true});
+  const std::vector<std::uint32_t> observed{prefilled - 1};
+  const Prefill prefill{
+      prefilled, Layer::from(layer.keys, 0), Layer::from(layer.values, 0), {layer.queries.data(), observed}};
+  cache.prefill(0, 0, prefill, pool);
+  const std::uint32_t sequence = 0;
+  const std::span one(&sequence, 1);
+  std::vector<float> outputs(layer.shape.query_heads * head_dim);
+  for (std::uint64_t token = prefilled; token < prefilled + appended; ++token) {
+    cache.append(0, one, 1, Layer::from(layer.keys, token), Layer::from(layer.values, token), pool);
+    if (token % 50 != 0) continue;
+    const auto position = static_cast<std::uint32_t>(token);
+    cache.attend(0, one, layer.queries.data(), std::span(&position, 1), outputs.data(), pool);
+    expect_finite(outputs);
+  }
+  std::vector<std::byte> rows(2 * (prefilled + appended) * head_dim * size_of(layer.shape.dtype));
+  cache.decompress(0, rows.data(), rows.data() + rows.size() / 2, pool);
+}
+
+}  // namespace
+
+void works_in_a_cache(const Method& method, const Place& place) {
+  ThreadPool pool(2);
+  for (const MethodSpec& spec : settings(method)) {
+    for (const Dtype dtype : {Dtype::bf16, Dtype::f32}) {
+      place.set((spec.values.empty() ? "" : text_of(spec) + ", ") + std::string(name_of(dtype)));
+      unless_refused([&] { live(spec, Layer(dtype), pool); });
+    }
+  }
+  place.set("");
+}
+
+}  // namespace kvlab::conformance
