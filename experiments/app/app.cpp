@@ -109,7 +109,8 @@ int run_app(int argc, char** argv, const std::string& commit) {
   cli.set_version_flag("--version", std::string("kvlab ") + version + " (" + commit + ")");
   cli.add_option("--plugins", app.plugins, "folders or libraries searched for methods before all others");
   cli.fallthrough();
-  for (auto* add : {add_list, add_describe, add_check, add_new, add_plan, add_run, add_bench, add_show, add_trace}) add(cli, app);
+  for (auto* add : {add_list, add_describe, add_check, add_new, add_plan, add_run, add_bench, add_show, add_trace})
+    add(cli, app);
   cli.add_subcommand("__cell", "a worker: one cell, from standard input")->group("")->callback([&] {
     app.exit_code = run_worker();
   });
