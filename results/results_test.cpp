@@ -197,6 +197,16 @@ TEST(Show, SortsChoosesAndQuotes) {
   std::ostringstream csv;
   show(table, {"pipeline", {}, true}, csv);
   EXPECT_EQ(csv.str(), "pipeline,bytes,status\na,,failed\n\"b,\"\"c\"\"\",1.5,ok\n");
+  table.columns[1].spec.name = "a,b";
+  const std::string endless(1U << 20U, 'x');
+  table.columns[2].values[0] = endless;
+  std::ostringstream odd;
+  show(table, {"", {"a,b", "status"}, true}, odd);
+  EXPECT_EQ(odd.str(), "\"a,b\",status\n1.5," + endless + "\n,failed\n");
+  std::ostringstream narrow;
+  show(table, {"", {"status", "pipeline"}, false}, narrow);
+  EXPECT_LT(narrow.str().size(), 7000U);
+  table.columns[1].spec.name = "bytes";
   std::ostringstream people;
   show(table, {"-bytes", {"bytes", "pipeline"}, false}, people);
   EXPECT_EQ(people.str(), "bytes  pipeline\n  1.5  b,\"c\"\n    -  a\n");

@@ -7,6 +7,7 @@
 
 #include "core/base/error.hpp"
 #include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 #include "core/registry/parameter.hpp"
 
 namespace kvlab {
@@ -68,7 +69,8 @@ std::vector<std::size_t> order_of(const Table& cells, std::string sort) {
 
 std::string csv_field(const Value& value) {
   if (const auto* real = std::get_if<double>(&value)) return std::isnan(*real) ? "" : text_of(*real);
-  std::string text = text_for_people(value);
+  const auto* words = std::get_if<std::string>(&value);
+  const std::string text = words != nullptr ? printable(*words) : text_for_people(value);
   if (text.find_first_of(",\"\n") == std::string::npos) return text;
   std::string quoted = "\"";
   for (const char c : text) quoted += c == '"' ? std::string("\"\"") : std::string(1, c);
@@ -110,6 +112,7 @@ void show(const Table& cells, const ShowOptions& options, std::ostream& out) {
     right.push_back(columns.back()->spec.type != ColumnType::text);
   }
   std::vector<std::vector<std::string>> lines{names};
+  for (auto& name : lines.front()) name = options.csv ? csv_field(name) : text_for_people(name);
   for (const std::size_t row : order_of(cells, options.sort)) {
     std::vector<std::string> line;
     for (const Column* column : columns) {

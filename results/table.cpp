@@ -225,7 +225,8 @@ Table table_of_bytes(std::string_view bytes) {
 }
 
 std::string text_for_people(const Value& value) {
-  if (const auto* text = std::get_if<std::string>(&value)) return printable(*text);
+  constexpr std::size_t most = 2000;  // each row of a table is as wide as the widest
+  if (const auto* text = std::get_if<std::string>(&value)) return shortened(printable(*text), most);
   if (const auto* integer = std::get_if<std::int64_t>(&value)) return std::to_string(*integer);
   const double real = std::get<double>(value);
   if (std::isnan(real)) return "-";

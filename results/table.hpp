@@ -51,7 +51,7 @@ Table read_table(const h5::Object& file, const std::string& name);
 std::string bytes_of_table(const Table& table);
 Table table_of_bytes(std::string_view bytes);
 
-// For people: integers whole, reals in few digits, NaN as "-".
+// For people: integers whole, reals in few digits, NaN as "-", texts escaped and of 2,000 bytes at most.
 std::string text_for_people(const Value& value);
 
 }  // namespace kvlab

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/base/nearest.hpp"
+#include "core/base/text.hpp"
 #include "experiments/config/reader.hpp"
 #include "experiments/plan/plan.hpp"
 
@@ -72,7 +73,7 @@ void Exclusion::check_keys() const {
     }
   }
   for (std::size_t i = 0; i < rules_.size(); ++i) {
-    if (!used_[i]) spdlog::warn("{}: this rule of exclude drops no cell", rules_[i].place);
+    if (!used_[i]) spdlog::warn("{}: this rule of exclude drops no cell", printable(rules_[i].place));
   }
 }
 
