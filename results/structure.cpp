@@ -1,9 +1,12 @@
 #include "results/structure.hpp"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstring>
 #include <limits>
 #include <set>
 
@@ -196,6 +199,7 @@ std::uint64_t size_of_file(const std::filesystem::path& path) {
   struct stat about{};
   if (stat(path.c_str(), &about) != 0) throw InputError(path.string() + ": there is no such file");
   if (!S_ISREG(about.st_mode)) throw InputError(path.string() + ": it is no file that can be read");
+  if (access(path.c_str(), R_OK) != 0) throw InputError(path.string() + ": it cannot be read: " + std::strerror(errno));
   return static_cast<std::uint64_t>(about.st_size);
 }
 
