@@ -57,9 +57,9 @@ std::string suggestion(std::string_view wrong, std::span<const std::string> cand
 
 std::string join(std::span<const std::string> items, std::string_view separator) {
   std::string joined;
-  for (const auto& item : items) {
-    if (!joined.empty()) joined += separator;
-    joined += item;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    if (i > 0) joined += separator;
+    joined += items[i];
   }
   return joined;
 }
