@@ -3,6 +3,7 @@
 #include <kvlab/isa.hpp>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <iostream>
 
@@ -97,6 +98,7 @@ void check_isa() {
 }  // namespace
 
 int run_app(int argc, char** argv, const std::string& commit) {
+  std::signal(SIGCHLD, SIG_DFL);  // where who started this ignores it, no child of this process would be told of
   h5::start();
   spdlog::set_default_logger(spdlog::stderr_color_mt("kvlab"));
   spdlog::set_pattern("%^%l%$: %v");

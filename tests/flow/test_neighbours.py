@@ -1,6 +1,7 @@
 """Whatever a cell's plugins do, its neighbours, the runner and what is finished are not hurt."""
 
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -108,6 +109,21 @@ def test_a_hang_in_a_turn_costs_its_neighbour_nothing():
             if rows["fine"]["status"] == "ok":
                 return
         assert False, done.stderr
+
+
+def test_a_run_whose_parent_ignores_its_children():
+    with folder() as place:
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # inherited, across exec too
+        try:
+            out = Path(place) / "out.h5"
+            experiment = Path(place) / "e.yaml"
+            experiment.write_text(MISBEHAVE.replace("HOWS", "fine, exit"))
+            subprocess.Popen([KVLAB, "run", experiment, "--plugins", PLUGINS, "-o", out], restore_signals=False,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
+        finally:
+            signal.signal(signal.SIGCHLD, before)
+        rows = rows_of(out)
+        assert rows["fine"]["status"] == "ok" and "exit code 3" in rows["exit"]["reason"], rows["exit"]["reason"]
 
 
 def test_a_worker_that_harms_those_around_it_harms_its_own_row_only():
