@@ -214,5 +214,58 @@ TEST(Show, SortsChoosesAndQuotes) {
   EXPECT_THROW(show(table, {"", {"byte"}, false}, people), InputError);
 }
 
+std::string shown(const Table& table, const ShowOptions& options = {}) {
+  std::ostringstream out;
+  show(table, options, out);
+  return out.str();
+}
+
+Column texts(const std::string& name, std::vector<Value> values) {
+  return {{name, ColumnType::text, "", ""}, std::move(values)};
+}
+
+TEST(Show, RepeatsAreOneRowWithMeanAndSpread) {
+  const std::string a = "a";
+  const std::string b = "b";
+  const std::string ok = "ok";
+  const std::string cpu = "cpu";
+  const std::string noise = "noise";
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  Table table;
+  table.columns = {
+      texts("pipeline", {a, b, a, b, a}),
+      texts("workload", {noise, noise, noise, noise, noise}),
+      texts("backend", {cpu, cpu, cpu, cpu, cpu}),
+      texts("parameters", {a, b, a, b, a}),
+      {{"repeat", ColumnType::integer, "1", ""},
+       {std::int64_t{0}, std::int64_t{0}, std::int64_t{1}, std::int64_t{1}, std::int64_t{2}}},
+      texts("status", {ok, ok, ok, ok, std::string("timeout")}),
+      texts("reason", {std::string(), std::string(), std::string(), std::string(), std::string("too slow")}),
+      {{"output_error", ColumnType::real, "1", ""}, {1.0, 3.0, 2.0, 3.0, nan}}};
+  EXPECT_EQ(shown(table),
+            "pipeline  status     output_error  reason\n"
+            "a         2 of 3 ok   1.5 ±0.7071  too slow\n"
+            "b         ok                    3\n");
+  EXPECT_EQ(shown(table, {.sort = "-output_error", .columns = {"pipeline"}}), "pipeline\nb\na\n");
+  const std::string rows = shown(table, {.sort = "", .columns = {}, .csv = false, .rows = true});
+  EXPECT_EQ(std::count(rows.begin(), rows.end(), '\n'), 6);
+  EXPECT_NE(rows.find("repeat"), std::string::npos);
+  const std::string csv = shown(table, {.sort = "", .columns = {}, .csv = true});
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 6);
+}
+
+// Where all fail alike the table still says so, and shows no column in which nothing was measured.
+TEST(Show, AFailureIsToldAlsoWhereAllFail) {
+  const std::string failed = "failed";
+  const std::string why = "misjudge: the score of token 0 is NaN";
+  Table table;
+  table.columns = {
+      texts("pipeline", {std::string("a"), std::string("b")}),
+      texts("status", {failed, failed}),
+      texts("reason", {why, why}),
+      {{"output_error", ColumnType::real, "1", ""}, std::vector<Value>(2, std::numeric_limits<double>::quiet_NaN())}};
+  EXPECT_EQ(shown(table), "pipeline  status  reason\na         failed  " + why + "\nb         failed  " + why + "\n");
+}
+
 }  // namespace
 }  // namespace kvlab

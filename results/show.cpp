@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <ostream>
+#include <string_view>
 
 #include "core/base/error.hpp"
 #include "core/base/nearest.hpp"
 #include "core/base/text.hpp"
 #include "core/registry/parameter.hpp"
+#include "results/repeats.hpp"
 
 namespace kvlab {
 namespace {
@@ -21,26 +22,41 @@ const Column& find(const Table& table, const std::string& name, const char* flag
   return *column;
 }
 
-std::vector<std::string> usual_columns(const Table& cells) {
+bool any(const Column* column, bool (*says)(const Value&)) {
+  return column != nullptr && std::any_of(column->values.begin(), column->values.end(), says);
+}
+
+bool is_measured(const Value& value) {
+  const auto* real = std::get_if<double>(&value);
+  return real == nullptr || !std::isnan(*real);
+}
+
+bool is_not_ok(const Value& value) { return value != Value(std::string("ok")); }
+
+bool differs(const Column* column) {
+  return column != nullptr && std::adjacent_find(column->values.begin(), column->values.end(), std::not_equal_to<>()) !=
+                                  column->values.end();
+}
+
+// What tells rows apart, then what was measured; status and reason where something is not ok.
+std::vector<std::string> usual_columns(const Table& cells, bool is_together) {
   std::vector<std::string> names{"pipeline"};
-  const auto several = [&](const std::string& name) {
-    const Column* column = cells.find(name);
-    return column != nullptr && std::adjacent_find(column->values.begin(), column->values.end(),
-                                                   std::not_equal_to<>()) != column->values.end();
-  };
-  const auto all = cells.names();
   // Swept parameters are the ones with a dot, between `parameters` and `batch`.
-  for (const auto& name : all) {
+  for (const auto& name : cells.names()) {
     if (name.find('.') != std::string::npos) names.push_back(name);
   }
-  for (const char* name : {"workload", "backend", "repeat", "status"}) {
-    if (several(name)) names.emplace_back(name);
+  for (const char* name : {"workload", "backend", "repeat"}) {
+    const bool is_label = std::string_view(name) != "repeat" || !is_together;
+    if (is_label && differs(cells.find(name))) names.emplace_back(name);
   }
+  const bool failed = any(cells.find("status"), is_not_ok);
+  if (failed) names.emplace_back("status");
   for (const char* name : {"kept_tokens", "bits_per_element", "compression_ratio", "key_error", "value_error",
-                           "output_error", "output_cosine", "compress_seconds", "attend_seconds"}) {
-    if (cells.find(name) != nullptr) names.emplace_back(name);
+                           "output_error", "output_cosine", "compress_seconds", "attend_seconds", "append_seconds_mean",
+                           "step_seconds", "step_seconds_p99"}) {
+    if (any(cells.find(name), is_measured)) names.emplace_back(name);
   }
-  if (several("status")) names.emplace_back("reason");
+  if (failed && cells.find("reason") != nullptr) names.emplace_back("reason");
   return names;
 }
 
@@ -54,17 +70,14 @@ bool before(const Value& a, const Value& b, bool descending) {
   return descending ? b < a : a < b;
 }
 
-std::vector<std::size_t> order_of(const Table& cells, std::string sort) {
-  std::vector<std::size_t> order(cells.rows());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  if (sort.empty()) return order;
+void sort_by(std::string sort, const Table& cells, std::vector<Repeats>& lines) {
+  if (sort.empty()) return;
   const bool descending = sort.front() == '-';
   if (descending) sort.erase(0, 1);
   const Column& column = find(cells, sort, "--sort");
-  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
-    return before(column.values[a], column.values[b], descending);
+  std::stable_sort(lines.begin(), lines.end(), [&](const Repeats& a, const Repeats& b) {
+    return before(value_of(column, a), value_of(column, b), descending);
   });
-  return order;
 }
 
 std::string csv_field(const Value& value) {
@@ -103,8 +116,9 @@ void print_aligned(const std::vector<std::vector<std::string>>& lines, const std
 }  // namespace
 
 void show(const Table& cells, const ShowOptions& options, std::ostream& out) {
+  const bool is_together = !options.csv && !options.rows;
   std::vector<std::string> names = options.columns;
-  if (names.empty()) names = options.csv ? cells.names() : usual_columns(cells);
+  if (names.empty()) names = options.csv ? cells.names() : usual_columns(cells, is_together);
   std::vector<const Column*> columns;
   std::vector<bool> right;
   for (const auto& name : names) {
@@ -113,10 +127,12 @@ void show(const Table& cells, const ShowOptions& options, std::ostream& out) {
   }
   std::vector<std::vector<std::string>> lines{names};
   for (auto& name : lines.front()) name = options.csv ? csv_field(name) : text_for_people(name);
-  for (const std::size_t row : order_of(cells, options.sort)) {
+  std::vector<Repeats> rows = is_together ? together(cells) : apart(cells);
+  sort_by(options.sort, cells, rows);
+  for (const Repeats& repeats : rows) {
     std::vector<std::string> line;
     for (const Column* column : columns) {
-      line.push_back(options.csv ? csv_field(column->values[row]) : text_for_people(column->values[row]));
+      line.push_back(options.csv ? csv_field(column->values[repeats.front()]) : text_for_people(*column, repeats));
     }
     lines.push_back(std::move(line));
   }

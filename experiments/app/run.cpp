@@ -98,8 +98,7 @@ void print_plan(const Plan& plan, bool as_json) {
                        {"memory_bytes", cell.memory_bytes},
                        {"parameters", cell.parameters}});
     } else {
-      std::cout << cell.id << "  " << cell.name() << "  repeat " << cell.repeat << "  about "
-                << mebibytes(cell.memory_bytes) << '\n';
+      std::cout << cell.id << "  " << cell.label() << "  about " << mebibytes(cell.memory_bytes) << '\n';
     }
   }
   if (as_json) std::cout << json_text(cells) << '\n';
@@ -150,7 +149,8 @@ void add_show(CLI::App& cli, App& /*app*/) {
   command->add_option("RESULT", *file, "a result file")->required();
   command->add_option("--sort", options->sort, "by this column; -COL descends");
   command->add_option("--columns", options->columns, "these columns, comma-separated")->delimiter(',');
-  command->add_flag("--csv", options->csv, "all columns, or those named, as CSV");
+  command->add_flag("--csv", options->csv, "all columns, or those named, as CSV, a row per cell");
+  command->add_flag("--rows", options->rows, "a row per cell: repeats are not taken together");
   command->callback([file, options] { show(read_run(*file), *options, std::cout); });
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/base/hash.hpp"
+#include "core/base/nearest.hpp"
 #include "core/version.hpp"
 #include "experiments/plan/exclude.hpp"
 #include "experiments/plan/sweep.hpp"
@@ -54,10 +55,23 @@ class Planner {
     if (!any) refuse(experiment_.root, "the grid has no cells: exclude drops them all");
     if (plan_.cells.empty())
       throw InputError("--only " + only + ": it matches no cell; they are named pipeline/workload/backend");
+    for (Cell& cell : plan_.cells) cell.settings = settings_of(cell);
     return std::move(plan_);
   }
 
  private:
+  // What the grid varies, as it is in this cell.
+  [[nodiscard]] std::string settings_of(const Cell& cell) const {
+    std::vector<std::string> settings;
+    for (const auto& path : plan_.swept) {
+      const Json* value = find_json(cell.parameters, path);
+      if (value == nullptr) continue;
+      settings.push_back(path + "=" + (value->is_string() ? value->get<std::string>() : value->dump()));
+    }
+    if (experiment_.repeats > 1) settings.push_back("repeat=" + std::to_string(cell.repeat));
+    return join(settings, " ");
+  }
+
   void remember_swept(const std::vector<std::string>& paths, const std::string& prefix) {
     for (const auto& path : paths) {
       const std::string name = prefix + path;

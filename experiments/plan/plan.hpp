@@ -24,9 +24,12 @@ struct Cell {
   std::vector<const Method*> methods;
   WorkloadShape shape;
   std::uint64_t memory_bytes = 0;  // estimate of what its worker needs
+  std::string settings;            // what tells it from cells of the same name: "codec.bits=4 repeat=1", or ""
 
   // "pipeline/workload/backend", what --only matches.
   [[nodiscard]] std::string name() const { return pipeline + "/" + workload + "/" + backend; }
+  // For people: the name, and the settings behind it.
+  [[nodiscard]] std::string label() const { return settings.empty() ? name() : name() + " " + settings; }
   // What is known before it runs: labels, parameters, sizes.
   [[nodiscard]] Row row() const;
 };

@@ -164,7 +164,7 @@ bool Runner::run_pending() {
 }
 
 void Runner::start(const Cell& cell) {
-  progress_->started(cell.name());
+  progress_->started(cell.label());
   running_.push_back({&cell, std::make_unique<WorkerProcess>(job_of(cell), limits_, jobs_ > 1 ? &turns_ : nullptr)});
 }
 
@@ -222,7 +222,7 @@ void Runner::keep(const Cell& cell, CellRecord record) {
     record.cell["log"] = log;
     unsaved_[cell.id] = record;
   }
-  progress_->finished(cell.name(), std::get<std::string>(record.cell.at("status")),
+  progress_->finished(cell.label(), std::get<std::string>(record.cell.at("status")),
                       std::get<std::string>(record.cell.at("reason")));
 }
 

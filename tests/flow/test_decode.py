@@ -78,6 +78,21 @@ measure: {min_samples: 3, max_seconds: 0.05, threads: 1}
 """
 
 
+def test_tables_show_steps_plan_and_progress_name_what_varies():
+    with folder() as name:
+        path = f"{name}/decode.yaml"
+        text = EXPERIMENT.replace("{codec: {method: quantize}}", "{codec: {method: quantize, bits: {sweep: [8, 4]}}}")
+        with open(path, "w") as file:
+            file.write(text.replace("name: decode\n", "name: decode\nrepeats: 2\n"))
+        planned = run("plan", path, "--plugins", PLUGINS, "--only", "int8/noise/*").stdout.splitlines()
+        assert len(planned) == 4 and "int8/noise/cpu codec.bits=4 repeat=1  about" in planned[3], planned
+        result = run("run", path, "--plugins", PLUGINS, "--only", "int8/noise/*", cwd=name)
+        assert "int8/noise/cpu codec.bits=8 repeat=0: ok" in result.stderr, result.stderr
+        header, first, second = result.stdout.splitlines()
+        assert "step_seconds" in header and "append_seconds_mean" in header and "repeat" not in header, header
+        assert "±" in first and "±" in second, result.stdout
+
+
 def test_background_and_ladders():
     cells, _, rungs = measured(ADAPTIVE, exit_code=1)  # one cell does not fit
     cells = cells.set_index("pipeline")
