@@ -9,6 +9,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <string>
 
 #include "lapack.hpp"
 
@@ -27,7 +28,7 @@ struct LowRank : kvlab::Codec {
 
   static constexpr kvlab::Info info{
       .id = "low_rank",
-      .version = "1.0.0",
+      .version = "1.1.0",
       .summary = "truncated SVD of each block of tokens",
       .paper_title = "Palu: Compressing KV-Cache with Low-Rank Projection",
       .paper_arxiv = "2407.21118",
@@ -89,6 +90,9 @@ struct LowRank : kvlab::Codec {
       store(x, out.data());
       return {n * c * element(), 0, 0, 0};
     }
+    if (!std::all_of(x.begin(), x.end(), [](float value) { return std::isfinite(value); })) {
+      throw kvlab::InvalidArgument("a number of a block is not finite");
+    }
     // Scaled to at most 1 by a power of two, which is exact: squares must not overflow.
     const auto a = scratch.take<float>(n * c);
     const int exponent = scale_to_one(x, a);
@@ -117,6 +121,10 @@ struct LowRank : kvlab::Codec {
     if (itself) {
       store(x, out.data());
       return {n * c * element(), 0, indices, 0};
+    }
+    // A row of A is as long as its row of X: up to sqrt(c) times its largest number, and then rounded.
+    if (std::ldexp(std::sqrt(static_cast<double>(c)), exponent) > 0x1p127) {
+      throw kvlab::Unsupported("numbers near the largest of f32: their factors are beyond it");
     }
     const auto a = scratch.take<float>(n * r);
     project(static_cast<int>(n), static_cast<int>(c), static_cast<int>(r), scaled.data(), vectors.data(), a.data());
@@ -229,11 +237,17 @@ struct LowRank : kvlab::Codec {
     Factors f{};
     f.rank = std::min({rank, n, c});
     if (stores_rank()) {
+      if (in.size < 2) throw kvlab::InvalidArgument("a damaged block of " + std::to_string(in.size) + " bytes");
       std::uint16_t stored = 0;
       std::memcpy(&stored, in.bytes + in.size - 2, 2);
       f.rank = stored;
     }
     f.itself = stores_itself(n, f.rank);
+    const std::uint64_t size = (f.itself ? n * c : f.rank * (n + c)) * element() + (stores_rank() ? 2 : 0);
+    if (size != in.size) {
+      throw kvlab::InvalidArgument("a damaged block: rank " + std::to_string(f.rank) + " makes " +
+                                   std::to_string(size) + " bytes, it has " + std::to_string(in.size));
+    }
     const std::uint64_t width = f.itself ? c : f.rank;
     f.rows.base = in.bytes + first * width * element();
     f.rows.dtype = f.basis.dtype = dtype();
@@ -268,7 +282,24 @@ struct LowRank : kvlab::Codec {
       const std::uint64_t now = std::min(tile, count - done);
       load(base + done * f.rank * element(), coefficients.first(now * f.rank));
       for (std::uint64_t t = 0; t < now; ++t) std::fill_n(rows[done + t], c, 0.0F);
-      host->sums(&f.basis, coefficients.data(), f.rank, now, rows[done], rows.stride);
+      multiply(f.basis, coefficients.data(), now, {rows[done], rows.stride});
+    }
+  }
+
+  // What is decoded is the same to the last bit whatever the instruction set. Products of 16-bit factors are exact in
+  // f32, so that it does not matter whether a kernel fuses them with the addition; those of f32 are not.
+  void multiply(const kvlab_rows& basis, const float* coefficients, std::uint64_t tokens, kvlab::Rows rows) const {
+    if (factor_dtype != FactorDtype::f32) {
+      host->sums(&basis, coefficients, basis.tokens, tokens, rows.base, rows.stride);
+      return;
+    }
+    for (std::uint64_t t = 0; t < tokens; ++t) {
+      float* row = rows[t];
+      for (std::uint64_t j = 0; j < basis.tokens; ++j) {
+        const float weight = coefficients[t * basis.tokens + j];
+        const float* vector = static_cast<const float*>(basis.base) + j * basis.stride;
+        for (std::uint64_t c = 0; c < basis.channels; ++c) row[c] += weight * vector[c];
+      }
     }
   }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "attend_reference.hpp"
 
@@ -9,8 +10,23 @@ namespace quantize {
 
 using kvlab::Scratch;
 
-Attend::Attend(const Format& format, const Kernels* fast)
-    : format_(format), fast_(fast), bits_(format.bits == 4 ? 4 : 8) {}
+Attend::Attend(const Format& format, const Kernels* fast, const kvlab_host* host, double attention_scale)
+    : format_(format),
+      fast_(fast),
+      host_(host),
+      logit_factor_(
+          static_cast<float>(std::fabs(attention_scale) * std::sqrt(static_cast<double>(format.channels) / 3))),
+      high_(static_cast<float>(format.symmetric ? (1 << (format.bits - 1)) - 1 : (1 << format.bits) - 1)),
+      middle_(format.symmetric ? 0 : high_ / 2),
+      bits_(format.bits == 4 ? 4 : 8) {}
+
+// Rounding is off by up to e, evenly: e / sqrt(3) in the mean square. n of them times magnitudes up to m add up to
+// e m sqrt(n / 3), or less.
+bool Attend::enough(const Rounded* rounded, std::uint64_t queries, float largest) const {
+  return std::all_of(rounded, rounded + queries, [&](const Rounded& of) {
+    return of.error * largest * logit_factor_ <= most_logit_error;  // not for NaN
+  });
+}
 
 // ---- prepared queries ----------------------------------------------------------------------------------------------
 
@@ -67,7 +83,8 @@ std::uint64_t Attend::scratch() const {
          Scratch::size<std::int16_t>(batch * (tile + 2) * (format_.groups() + 1) + weight_stride * batch) +  // weights
          Scratch::size<std::int16_t>(batch * weight_stride) +  // the same, paired
          Scratch::size<Rounded>(batch * std::max<std::uint64_t>(format_.groups(), 8)) +
-         Scratch::size<float>(batch * (most_channels + 64)) + Scratch::size<float>(format_.channels);
+         Scratch::size<float>(batch * (most_channels + 64)) + Scratch::size<float>(format_.channels) +
+         Scratch::size<float>(tile * format_.channels);  // decoded
 }
 
 Attend::Tile Attend::tile_of(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, std::uint64_t done,
@@ -111,7 +128,9 @@ Attend::Tile Attend::tile_of(const kvlab::Block& block, std::uint64_t first, std
   if (!format_.symmetric) {
     fast_->load_scales(stored + format_.one_scale_array(block.tokens), dtype, wanted, zeros.data());
   }
-  return {block, first, count, rows, scales.data(), format_.symmetric ? nullptr : zeros.data(), scratch};
+  const float* offsets = format_.symmetric ? nullptr : zeros.data();
+  const float largest = to_decode ? 0 : fast_->largest_decoded(scales.data(), offsets, wanted, high_);
+  return {block, first, count, rows, scales.data(), offsets, largest, scratch};
 }
 
 // ---- decoding ------------------------------------------------------------------------------------------------------
@@ -156,6 +175,15 @@ void Attend::decode_channels(const Tile& part, kvlab::Rows rows) const {
   }
 }
 
+kvlab_rows Attend::decoded(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, Scratch scratch) const {
+  const std::uint64_t channels = format_.channels;
+  float* rows = scratch.take<float>(count * channels).data();
+  if (!decode(block, first, count, {rows, channels}, scratch)) {
+    reference_decode(format_, block, first, count, {rows, channels});
+  }
+  return {rows, KVLAB_F32, 0, channels, count, channels, nullptr, 0};
+}
+
 // ---- scores --------------------------------------------------------------------------------------------------------
 
 void Attend::scores(const void* prepared, std::uint64_t queries, const kvlab::Block& block, std::uint64_t first,
@@ -169,24 +197,29 @@ void Attend::scores(const void* prepared, std::uint64_t queries, const kvlab::Bl
   for (std::uint64_t done = 0; done < count; done += tile) {
     const Tile part = tile_of(block, first + done, std::min(tile, count - done), done, count, scratch);
     const kvlab::Rows to{out.base + done, out.stride};
-    if (format_.per_channel) {
-      score_channels(part, p.queries, queries, to);
-    } else {
-      score_tokens(part, p, queries, to);
+    if (ordinary(part.largest) &&
+        (format_.per_channel ? score_channels(part, p.queries, queries, to) : score_tokens(part, p, queries, to))) {
+      continue;
     }
+    const kvlab_rows rows = decoded(block, part.first, part.count, scratch);
+    host_->dots(&rows, p.queries, format_.channels, queries, to.base, to.stride);
   }
 }
 
-void Attend::score_tokens(const Tile& part, const Prepared& p, std::uint64_t queries, kvlab::Rows out) const {
+bool Attend::score_tokens(const Tile& part, const Prepared& p, std::uint64_t queries, kvlab::Rows out) const {
+  if (!enough(p.rounded, queries, part.largest)) return false;
   if (format_.groups() == 1) {
     fast_->dots(part.rows, p.integers, row_stride(), p.rounded, queries, part.scales, part.zeros, out.base, out.stride);
   } else {
     fast_->group_dots(part.rows, format_.group, format_.groups(), p.integers, row_stride(), p.rounded, p.group_sums,
                       queries, part.scales, part.zeros, out.base, out.stride);
   }
+  return true;
 }
 
-void Attend::score_channels(Tile part, const float* query, std::uint64_t queries, kvlab::Rows out) const {
+// Codes lie around their middle: what rounding takes from the sum of the weights, here q_c * s_c, is added back times
+// that, which leaves half of the error.
+bool Attend::score_channels(Tile part, const float* query, std::uint64_t queries, kvlab::Rows out) const {
   const auto weights = part.scratch.take<std::int16_t>(weight_stride * batch);
   std::array<Rounded, batch> rounded{};
   for (std::uint64_t q0 = 0; q0 < queries; q0 += batch) {
@@ -196,11 +229,13 @@ void Attend::score_channels(Tile part, const float* query, std::uint64_t queries
       const std::uint64_t rows = std::min(most_rows, format_.channels - c);
       for (std::uint64_t q = 0; q < now; ++q) {
         const float* row = query + (q0 + q) * format_.channels + c;
-        const float zero = part.zeros == nullptr ? 0.0F : fast_->dot(row, part.zeros + c, rows);
+        rounded[q] = fast_->round_weights(row, part.scales + c, rows, weights.data() + q * weight_stride);
+        float zero = middle_ * rounded[q].rest;
+        if (part.zeros != nullptr) zero += fast_->dot(row, part.zeros + c, rows);
         float* to = out[q0 + q];
         for (std::uint64_t t = 0; t < part.count; ++t) to[t] = c == 0 ? zero : to[t] + zero;
-        rounded[q] = fast_->round_weights(row, part.scales + c, rows, weights.data() + q * weight_stride);
       }
+      if (!enough(rounded.data(), now, high_ - middle_)) return false;
       Tile some = part;
       some.rows.base += c * part.rows.row_bytes;
       some.rows.rows = rows;
@@ -211,6 +246,7 @@ void Attend::score_channels(Tile part, const float* query, std::uint64_t queries
       part.rows.ahead_size = 0;
     }
   }
+  return true;
 }
 
 // Rows shorter than a register, side by side in it: a register of them is a row of `side` groups.
@@ -256,16 +292,21 @@ void Attend::accumulate(const float* weights, std::uint64_t queries, std::uint64
   }
   for (std::uint64_t done = 0; done < count; done += tile) {
     Tile part = tile_of(block, first + done, std::min(tile, count - done), done, count, scratch);
-    for (std::uint64_t q = 0; q < queries; q += batch) {
+    std::uint64_t q = 0;
+    for (; q < queries && ordinary(part.largest); q += batch) {
       const std::uint64_t now = std::min(batch, queries - q);
       const float* from = weights + q * stride + done;
       float* to = accumulator + q * width();
-      if (format_.per_channel) {
-        add_channels(part, from, now, stride, to);
-      } else {
+      if (!format_.per_channel) {
         add_tokens(part, from, now, stride, to);
+      } else if (!add_channels(part, from, now, stride, to)) {
+        break;
       }
       part.rows.ahead_size = 0;
+    }
+    if (q < queries) {  // the others: the tile's scratch is used anew
+      const kvlab_rows rows = decoded(block, part.first, part.count, scratch);
+      host_->sums(&rows, weights + q * stride + done, stride, queries - q, accumulator + q * width(), width());
     }
   }
 }
@@ -281,12 +322,16 @@ void Attend::add_tokens(Tile part, const float* weights, std::uint64_t queries, 
     std::int16_t* to = integers.data() + q * own_stride;
     if (groups == 1) {
       rounded[q] = fast_->round_weights(w, part.scales, part.count, to);
-      if (part.zeros != nullptr) sums[q * width() + format_.channels] += fast_->dot(w, part.zeros, part.count);
+      if (part.zeros != nullptr) {
+        sums[q * width() + format_.channels] += fast_->dot(w, part.zeros, part.count) + middle_ * rounded[q].rest;
+      }
       continue;
     }
     fast_->round_group_weights(w, part.scales, part.count, groups, to, rounded.data() + q * groups);
     if (part.zeros != nullptr) {
-      fast_->group_dot(w, part.zeros, part.count, groups, sums + q * width() + format_.channels);
+      float* to_groups = sums + q * width() + format_.channels;
+      fast_->group_dot(w, part.zeros, part.count, groups, to_groups);
+      for (std::uint64_t g = 0; g < groups; ++g) to_groups[g] += middle_ * rounded[q * groups + g].rest;
     }
   }
   if (groups == 1) {
@@ -297,7 +342,7 @@ void Attend::add_tokens(Tile part, const float* weights, std::uint64_t queries, 
   }
 }
 
-void Attend::add_channels(Tile part, const float* weights, std::uint64_t queries, std::uint64_t stride,
+bool Attend::add_channels(Tile part, const float* weights, std::uint64_t queries, std::uint64_t stride,
                           float* sums) const {
   const auto integers = part.scratch.take<std::int16_t>(batch * weight_stride);
   const auto out = part.scratch.take<float>(batch * (most_channels + 64));
@@ -309,9 +354,17 @@ void Attend::add_channels(Tile part, const float* weights, std::uint64_t queries
   }
   fast_->dots(part.rows, integers.data(), weight_stride, rounded.data(), queries, part.scales, part.zeros, out.data(),
               most_channels + 64);
+  // Of rounded weights as of rounded queries: see enough().
+  const float factor = part.largest * std::sqrt(static_cast<float>(part.count * format_.channels) / 3);
+  for (std::uint64_t q = 0; q < queries; ++q) {
+    const float* sum = out.data() + q * (most_channels + 64);
+    const float norm = std::sqrt(fast_->dot(sum, sum, format_.channels));
+    if (rounded[q].factor > 0 && !(rounded[q].error * factor <= most_sum_error * norm)) return false;
+  }
   for (std::uint64_t q = 0; q < queries; ++q) {
     for (std::uint64_t c = 0; c < format_.channels; ++c) sums[q * width() + c] += out[q * (most_channels + 64) + c];
   }
+  return true;
 }
 
 void Attend::finish(const float* accumulator, std::uint64_t queries, float* rows) const {

@@ -7,6 +7,8 @@
 //   per_token     dots, or group_dots                  sums, or group_sums
 //   per_channel   sums over channels, of q_c * s_c     dots of the weights with each channel's row
 //
+// A tile for which 16-bit integers are not enough (precision.hpp) is decoded, and the host's f32 kernels take its rows.
+//
 // Prepared queries   f32 [queries][channels], then for per_token keys integers [queries][padded(channels)],
 //                    Rounded [queries], f32 sums of the integers [queries][groups]
 // An accumulator     f32 [channels], then [groups] the sums of weight * zero, which finish() adds to each channel
@@ -16,13 +18,14 @@
 
 #include "format.hpp"
 #include "kernels.hpp"
+#include "precision.hpp"
 
 namespace quantize {
 
 class Attend {
  public:
   Attend() = default;
-  Attend(const Format& format, const Kernels* fast);
+  Attend(const Format& format, const Kernels* fast, const kvlab_host* host, double attention_scale);
 
   [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const;
   [[nodiscard]] std::uint64_t scratch() const;
@@ -55,6 +58,7 @@ class Attend {
     CodeRows rows;
     const float* scales;
     const float* zeros;  // null where symmetric
+    float largest;       // magnitude that it may decode to
     kvlab::Scratch scratch;
   };
 
@@ -66,16 +70,24 @@ class Attend {
   [[nodiscard]] Tile tile_of(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, std::uint64_t done,
                              std::uint64_t all, kvlab::Scratch scratch, bool to_decode = false) const;
   void decode_channels(const Tile& tile, kvlab::Rows rows) const;
-  void score_tokens(const Tile& tile, const Prepared& prepared, std::uint64_t queries, kvlab::Rows out) const;
-  void score_channels(Tile tile, const float* query, std::uint64_t queries, kvlab::Rows out) const;
+  // These return false where integers are not enough: what they then left in `out` is of no use, sums are as they were.
+  bool score_tokens(const Tile& tile, const Prepared& prepared, std::uint64_t queries, kvlab::Rows out) const;
+  bool score_channels(Tile tile, const float* query, std::uint64_t queries, kvlab::Rows out) const;
+  [[nodiscard]] bool enough(const Rounded* rounded, std::uint64_t queries, float largest) const;
+  [[nodiscard]] kvlab_rows decoded(const kvlab::Block& block, std::uint64_t first, std::uint64_t count,
+                                   kvlab::Scratch scratch) const;
   bool sum_narrow(const Tile& tile, const std::int16_t* weights, const Rounded* rounded, std::uint64_t queries,
                   kvlab::Rows out, kvlab::Scratch scratch) const;
   void add_tokens(Tile tile, const float* weights, std::uint64_t queries, std::uint64_t stride, float* sums) const;
-  void add_channels(Tile tile, const float* weights, std::uint64_t queries, std::uint64_t stride, float* sums) const;
+  bool add_channels(Tile tile, const float* weights, std::uint64_t queries, std::uint64_t stride, float* sums) const;
 
   Format format_{};
   const Kernels* fast_ = nullptr;
-  unsigned bits_ = 8;  // as the kernels see codes: 8 or 4
+  const kvlab_host* host_ = nullptr;
+  float logit_factor_ = 1;  // |attention scale| sqrt(channels / 3): see enough()
+  float high_ = 0;          // the largest code
+  float middle_ = 0;        // of the codes
+  unsigned bits_ = 8;       // as the kernels see codes: 8 or 4
 };
 
 }  // namespace quantize

@@ -93,23 +93,15 @@ template <kvlab_dtype D, unsigned Bits>
   }
 }
 
-// Calls body(dtype, is_signed), both known to the compiler.
+// What body(dtype, is_signed) says, both known to the compiler.
 template <class Body>
-void choose_kernel(const EncodeSetting& s, const kvlab_view& view, Body body) {
+bool choose_kernel(const EncodeSetting& s, const kvlab_view& view, Body body) {
   const auto by_sign = [&](auto dtype) {
-    if (s.is_signed) {
-      body(dtype, Constant<1>{});
-    } else {
-      body(dtype, Constant<0>{});
-    }
+    return s.is_signed ? body(dtype, Constant<1>{}) : body(dtype, Constant<0>{});
   };
-  if (view.dtype == KVLAB_F32) {
-    by_sign(Constant<KVLAB_F32>{});
-  } else if (view.dtype == KVLAB_BF16) {
-    by_sign(Constant<KVLAB_BF16>{});
-  } else {
-    by_sign(Constant<KVLAB_F16>{});
-  }
+  if (view.dtype == KVLAB_F32) return by_sign(Constant<KVLAB_F32>{});
+  if (view.dtype == KVLAB_BF16) return by_sign(Constant<KVLAB_BF16>{});
+  return by_sign(Constant<KVLAB_F16>{});
 }
 
 }  // namespace

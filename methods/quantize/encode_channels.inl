@@ -7,7 +7,8 @@ namespace {
 struct ChannelScales {
   Scaling even;
   Scaling odd;
-  bool doubt;  // of any
+  bool doubt;   // of any
+  bool finite;  // all decode to finite numbers
 };
 
 struct EvenOdd {
@@ -40,7 +41,7 @@ KVLAB_SIMD ChannelScales fit_channels(const EncodeSetting& s, const std::uint8_t
   const EvenOdd largest = numbers([](const auto& f) __attribute__((always_inline)) { return f.most; });
   const EvenOdd smallest = Signed ? EvenOdd{simd::zero(), simd::zero()}
                                   : numbers([](const auto& f) __attribute__((always_inline)) { return f.lowest; });
-  const ChannelScales by{fit(s, largest.even, smallest.even), fit(s, largest.odd, smallest.odd), false};
+  const ChannelScales by{fit(s, largest.even, smallest.even), fit(s, largest.odd, smallest.odd), false, false};
   const auto store = [&](F even, F odd, std::uint8_t* to) __attribute__((always_inline)) {
     F first;
     F second;
@@ -52,12 +53,13 @@ KVLAB_SIMD ChannelScales fit_channels(const EncodeSetting& s, const std::uint8_t
   if constexpr (!Signed) store(by.even.zero, by.odd.zero, zeros);
   const F doubt =
       simd::max(doubt_of(s, largest.even, smallest.even, by.even), doubt_of(s, largest.odd, smallest.odd, by.odd));
-  return {by.even, by.odd, !simd::all_at_most(doubt, simd::zero())};
+  return {by.even, by.odd, !simd::all_at_most(doubt, simd::zero()),
+          decodes_finite(s, by.even) && decodes_finite(s, by.odd)};
 }
 
 // channels a multiple of `pair`; `bytes` is scratch of pair * (tokens + 15).
 template <kvlab_dtype D, bool Signed>
-void encode_channel_rows(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
+bool encode_channel_rows(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
                          std::uint8_t* zeros, std::uint8_t* bytes) {
   const std::uint64_t tokens = view.tokens;
   const std::uint64_t row_bytes = (tokens * s.bits + 7) / 8;
@@ -69,10 +71,12 @@ void encode_channel_rows(const EncodeSetting& s, const kvlab_view& view, std::ui
   const std::uint64_t rest_stride = (tokens - whole + 15) / 16 * 16;
   const I mask = simd::iset1(static_cast<int>(((1U << s.bits) - 1U) * 0x01010000U));
   alignas(64) std::uint8_t rows[16 * pair] = {};
+  bool finite = true;
   for (std::uint64_t c = 0; c < view.channels; c += pair) {
     const std::uint8_t* x = static_cast<const std::uint8_t*>(view.base) + c * element_bytes<D>;
     const ChannelScales by =
         fit_channels<D, Signed>(s, x, row_step, tokens, scales + c * scale_size(s), zeros + c * scale_size(s));
+    finite &= by.finite;
     const auto code = [&](std::uint64_t t) __attribute__((always_inline)) {
       I of_token;
       const std::uint8_t* row = x + t * row_step;
@@ -106,13 +110,14 @@ void encode_channel_rows(const EncodeSetting& s, const kvlab_view& view, std::ui
       pack(bytes + i * rest_stride, s.bits, tokens - whole, to + i * row_bytes + whole * s.bits / 8);
     }
   }
+  return finite;
 }
 
-void encode_channels(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
+bool encode_channels(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
                      std::uint8_t* zeros, std::uint8_t* bytes) {
-  choose_kernel(s, view, [&](auto dtype, auto is_signed) {
-    encode_channel_rows<static_cast<kvlab_dtype>(decltype(dtype)::value), decltype(is_signed)::value != 0>(
-        s, view, codes, scales, zeros, bytes);
+  return choose_kernel(s, view, [&](auto dtype, auto is_signed) {
+    return encode_channel_rows < static_cast<kvlab_dtype>(decltype(dtype)::value),
+           decltype(is_signed)::value != 0 > (s, view, codes, scales, zeros, bytes);
   });
 }
 

@@ -69,7 +69,7 @@ struct Fits {
 
 // Group: known ones make straight code; 0 for the others.
 template <kvlab_dtype D, unsigned Bits, bool Signed, unsigned Group>
-void encode_segments(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
+bool encode_segments(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
                      std::uint8_t* zeros) {
   const std::uint64_t group = Group == 0 ? s.group : Group;
   const std::uint64_t groups = view.channels / group;
@@ -83,6 +83,7 @@ void encode_segments(const EncodeSetting& s, const kvlab_view& view, std::uint8_
   I most[simd::floats] = {};
   I lowest_not[simd::floats] = {};  // its complement: of the largest there is a reduction
   Fits fits;
+  bool finite = true;
   for (std::uint64_t p = 0; p < segments; p += simd::floats) {
     const std::uint64_t now = least(segments - p, simd::floats);
     for (std::uint64_t i = 0; i < now; ++i) {
@@ -93,6 +94,7 @@ void encode_segments(const EncodeSetting& s, const kvlab_view& view, std::uint8_
     const F largest = number_of<D>(simd::max_each(most));
     const F smallest = Signed ? simd::zero() : number_of<D>(simd::inot(simd::max_each(lowest_not)));
     const Scaling all = fit(s, largest, smallest);
+    finite &= decodes_finite(s, all);
     store_scales(s, all.scale, now, scales + p * scale_size(s));
     if constexpr (!Signed) store_scales(s, all.zero, now, zeros + p * scale_size(s));
     fits.keep(all, doubt_of(s, largest, smallest, all));
@@ -107,35 +109,28 @@ void encode_segments(const EncodeSetting& s, const kvlab_view& view, std::uint8_
     }
   }
   if (s.past_caches) simd::fence();
+  return finite;
 }
 
 template <kvlab_dtype D, bool Signed>
-void encode_tokens_of(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
+bool encode_tokens_of(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
                       std::uint8_t* zeros) {
   const auto by_group = [&](auto bits) {
     constexpr auto width = static_cast<unsigned>(decltype(bits)::value);
-    if (s.group == 128) {
-      encode_segments<D, width, Signed, 128>(s, view, codes, scales, zeros);
-    } else if (s.group == 32) {
-      encode_segments<D, width, Signed, 32>(s, view, codes, scales, zeros);
-    } else {
-      encode_segments<D, width, Signed, 0>(s, view, codes, scales, zeros);
-    }
+    if (s.group == 128) return encode_segments<D, width, Signed, 128>(s, view, codes, scales, zeros);
+    if (s.group == 32) return encode_segments<D, width, Signed, 32>(s, view, codes, scales, zeros);
+    return encode_segments<D, width, Signed, 0>(s, view, codes, scales, zeros);
   };
-  if (s.bits == 8) {
-    by_group(Constant<8>{});
-  } else if (s.bits == 4) {
-    by_group(Constant<4>{});
-  } else {
-    encode_segments<D, 0, Signed, 0>(s, view, codes, scales, zeros);
-  }
+  if (s.bits == 8) return by_group(Constant<8>{});
+  if (s.bits == 4) return by_group(Constant<4>{});
+  return encode_segments<D, 0, Signed, 0>(s, view, codes, scales, zeros);
 }
 
-void encode_tokens(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
+bool encode_tokens(const EncodeSetting& s, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
                    std::uint8_t* zeros) {
-  choose_kernel(s, view, [&](auto dtype, auto is_signed) {
-    encode_tokens_of<static_cast<kvlab_dtype>(decltype(dtype)::value), decltype(is_signed)::value != 0>(s, view, codes,
-                                                                                                        scales, zeros);
+  return choose_kernel(s, view, [&](auto dtype, auto is_signed) {
+    return encode_tokens_of < static_cast<kvlab_dtype>(decltype(dtype)::value),
+           decltype(is_signed)::value != 0 > (s, view, codes, scales, zeros);
   });
 }
 

@@ -75,7 +75,14 @@ struct Group {
 
   [[nodiscard]] std::int32_t code(float x) const {
     if (scale == 0) return 0;
-    return static_cast<std::int32_t>(round_even(std::clamp((x - zero) / scale, low, high)));
+    const float quotient = (x - zero) / scale;
+    const float within = quotient < high ? std::max(quotient, low) : high;  // a number whatever x is
+    return static_cast<std::int32_t>(round_even(within));
+  }
+  // Whether the largest code, and so every one, decodes to a finite number: not where a group's range, or its scale
+  // rounded up, is beyond f32.
+  [[nodiscard]] bool decodes_finite() const {
+    return std::isfinite(high * scale) && std::isfinite(high * scale + zero);
   }
 };
 

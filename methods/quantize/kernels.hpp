@@ -43,11 +43,14 @@ struct EncodeSetting {
   bool past_caches;      // codes are 64-byte aligned, and will not be read soon (per token)
 };
 
-// What a vector became: x ~ factor * integer, and the sum of the integers (exact: below 2^24).
+// What a vector became: x ~ factor * integer. Where it holds no number above least_rounded, factor and integers are 0.
 struct Rounded {
   float factor;
-  float sum;
+  float sum;        // of the integers (exact: below 2^24)
+  float error = 0;  // the most that a number is off by; infinite or NaN where one of them is
+  float rest = 0;   // sum of the numbers - factor * sum (of weights)
 };
+constexpr float least_rounded = 1e-33F;  // its inverse times 2^15 is still an f32
 
 struct Kernels {
   std::uint64_t register_bytes;
@@ -92,11 +95,12 @@ struct Kernels {
 
   // What a group (per token) or the channels (per channel) must be a multiple of to be encoded.
   std::uint64_t encode_step;
-  // A block's codes, scales and zeros (asymmetric) as format.hpp lays them out; group divides the channels.
-  void (*encode_tokens)(const EncodeSetting& setting, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
+  // A block's codes, scales and zeros (asymmetric) as format.hpp lays them out; group divides the channels. False where
+  // a group's codes would not decode to finite numbers (Group::decodes_finite).
+  bool (*encode_tokens)(const EncodeSetting& setting, const kvlab_view& view, std::uint8_t* codes, std::uint8_t* scales,
                         std::uint8_t* zeros);
   // `bytes` is scratch of encode_step * (tokens + 15).
-  void (*encode_channels)(const EncodeSetting& setting, const kvlab_view& view, std::uint8_t* codes,
+  bool (*encode_channels)(const EncodeSetting& setting, const kvlab_view& view, std::uint8_t* codes,
                           std::uint8_t* scales, std::uint8_t* zeros, std::uint8_t* bytes);
   // f32 of a row of codes, of any width; group a multiple of 16, or all columns. Reads KVLAB_READABLE past the row.
   void (*decode_row)(const std::uint8_t* row, unsigned bits, bool is_signed, std::uint64_t columns, std::uint64_t group,
@@ -109,6 +113,8 @@ struct Kernels {
   void (*unpack)(const std::uint8_t* row, unsigned bits, bool is_signed, std::uint64_t count, std::uint8_t* out);
   // Scales or zeros as stored, as f32. dtype is a quantize::ScaleDtype.
   void (*load_scales)(const std::uint8_t* from, unsigned dtype, std::uint64_t count, float* out);
+  // The largest magnitude that codes of 0 to `high` (zeros null: of -high to high) decode to; NaN where a scale is.
+  float (*largest_decoded)(const float* scales, const float* zeros, std::uint64_t count, float high);
   float (*dot)(const float* a, const float* b, std::uint64_t count);
 };
 

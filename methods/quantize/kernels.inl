@@ -154,6 +154,7 @@ constexpr quantize::Kernels all_kernels{
     .decode_channels = &decode_channels,
     .unpack = &unpack,
     .load_scales = &load_scales,
+    .largest_decoded = &largest_decoded,
     .dot = &dot,
 };
 

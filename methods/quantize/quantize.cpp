@@ -3,6 +3,7 @@
 #include <kvlab/plugin.hpp>
 
 #include <array>
+#include <string>
 
 #include "attend.hpp"
 #include "attend_reference.hpp"
@@ -28,7 +29,7 @@ struct Quantize : kvlab::Codec {
 
   static constexpr kvlab::Info info{
       .id = "quantize",
-      .version = "1.0.0",
+      .version = "1.1.0",
       .summary = "group quantization to 2-8 bits, per token or per channel",
       .paper_title = "KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache",
       .paper_arxiv = "2402.02750",
@@ -54,7 +55,7 @@ struct Quantize : kvlab::Codec {
         channels};
     fast = kernels(kvlab::chosen_isa());
     encoders = {fast, fast == nullptr ? nullptr : kernels(kvlab::Isa::avx2)};
-    attend = Attend(format, fast);
+    attend = Attend(format, fast, host, layer.attention_scale);
   }
 
   [[nodiscard]] std::uint64_t block_tokens() const { return format.per_channel && group > 0 ? group : 128; }
@@ -79,6 +80,7 @@ struct Quantize : kvlab::Codec {
     const auto x = scratch.take<float>(tokens * format.channels);
     in.tokens.read_all(x);
     const auto keep = [&](std::uint64_t index, const Group& fitted) {
+      if (!fitted.decodes_finite()) refuse();
       format.scale.store(scales, index, fitted.scale);
       if (!symmetric) format.scale.store(zeros, index, fitted.zero);
     };
@@ -88,6 +90,10 @@ struct Quantize : kvlab::Codec {
       encode_tokens(x.data(), tokens, out.data(), keep);
     }
     return parts;
+  }
+
+  [[noreturn]] static void refuse() {
+    throw kvlab::Unsupported("numbers near the largest of f32: a group of them would decode to infinity");
   }
 
   // With a kernel, if there is one for this shape: segments of whole registers.
@@ -100,9 +106,9 @@ struct Quantize : kvlab::Codec {
       if (kernels == nullptr || together % kernels->encode_step != 0) continue;
       if (format.per_channel) {
         const auto bytes = scratch.take<std::uint8_t>(kernels->encode_step * (view.tokens + 15));
-        kernels->encode_channels(setting, view, codes, scales, zeros, bytes.data());
+        if (!kernels->encode_channels(setting, view, codes, scales, zeros, bytes.data())) refuse();
       } else {
-        kernels->encode_tokens(setting, view, codes, scales, zeros);
+        if (!kernels->encode_tokens(setting, view, codes, scales, zeros)) refuse();
       }
       return true;
     }
@@ -134,8 +140,16 @@ struct Quantize : kvlab::Codec {
     }
   }
 
+  // Where all lies follows from the number of tokens, whatever the bytes say.
+  void check(const kvlab::Block& block) const {
+    if (block.size == bound(block.tokens)) return;
+    throw kvlab::InvalidArgument("a damaged block: " + std::to_string(block.tokens) + " tokens make " +
+                                 std::to_string(bound(block.tokens)) + " bytes, it has " + std::to_string(block.size));
+  }
+
   void decode(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, kvlab::Rows rows,
               kvlab::Scratch scratch) const {
+    check(block);
     if (!attend.decode(block, first, count, rows, scratch)) reference_decode(format, block, first, count, rows);
   }
   [[nodiscard]] std::uint64_t decode_scratch() const { return attend.scratch(); }
@@ -143,6 +157,7 @@ struct Quantize : kvlab::Codec {
   // The same codes and scales, of fewer tokens.
   kvlab_parts gather(const kvlab::Block& block, std::span<const std::uint32_t> keep, std::span<std::uint8_t> out,
                      kvlab::Scratch /*scratch*/) const {
+    check(block);
     const std::uint64_t tokens = keep.size();
     const std::uint64_t from_row = format.row_bytes(block.tokens);
     const std::uint8_t* from_scales = block.bytes + format.code_bytes(block.tokens);
@@ -177,11 +192,13 @@ struct Quantize : kvlab::Codec {
   }
   void scores(const void* prepared, std::uint64_t queries, const kvlab::Block& block, std::uint64_t first,
               std::uint64_t count, kvlab::Rows out, kvlab::Scratch scratch) const {
+    check(block);
     attend.scores(prepared, queries, block, first, count, out, scratch);
   }
   [[nodiscard]] std::uint64_t width() const { return attend.width(); }
   void accumulate(const float* weights, std::uint64_t queries, std::uint64_t weight_stride, const kvlab::Block& block,
                   std::uint64_t first, std::uint64_t count, float* accumulator, kvlab::Scratch scratch) const {
+    check(block);
     attend.accumulate(weights, queries, weight_stride, block, first, count, accumulator, scratch);
   }
   void finish(std::uint32_t /*kv_head*/, const float* accumulator, std::uint64_t queries, float* rows,

@@ -2,12 +2,49 @@
 
 namespace {
 
-KVLAB_SIMD float largest_of(const float* x, std::uint64_t count) {
-  F most = simd::zero();
-  for (std::uint64_t i = 0; i < count; i += simd::floats) {
-    most = simd::max(most, simd::absolute(simd::load_first(x + i, static_cast<int>(least(count - i, simd::floats)))));
+// The largest magnitude of what is included, or NaN: as integers, the bits of a NaN are above those of any number.
+struct Magnitudes {
+  I most = simd::izero();
+
+  KVLAB_MEMBER void include(F x) {
+    most = simd::max_signed_32(most, simd::iand(simd::bits_of(x), simd::iset1(0x7FFFFFFF)));
   }
-  return simd::largest(most);
+  [[nodiscard]] KVLAB_MEMBER float largest() const {
+    alignas(64) std::int32_t each[simd::floats];
+    simd::istore(each, most);
+    std::int32_t all = 0;
+    for (const std::int32_t bits : each) all = bits > all ? bits : all;
+    return __builtin_bit_cast(float, all);
+  }
+};
+
+KVLAB_SIMD float largest_of(const float* x, std::uint64_t count) {
+  Magnitudes found;
+  for (std::uint64_t i = 0; i < count; i += simd::floats) {
+    found.include(simd::load_first(x + i, static_cast<int>(least(count - i, simd::floats))));
+  }
+  return found.largest();
+}
+
+float largest_decoded(const float* scales, const float* zeros, std::uint64_t count, float high) {
+  Magnitudes found;
+  for (std::uint64_t i = 0; i < count; i += simd::floats) {
+    const int now = static_cast<int>(least(count - i, simd::floats));
+    F top = simd::mul(simd::load_first(scales + i, now), simd::set1(high));
+    if (zeros != nullptr) {
+      const F zero = simd::load_first(zeros + i, now);
+      found.include(zero);
+      top = simd::add(top, zero);
+    }
+    found.include(top);
+  }
+  return found.largest();
+}
+
+// Of numbers up to `largest` rounded to steps of largest / limit; nothing: all to 0.
+KVLAB_SIMD Rounded rounded_by(float largest, float limit, bool nothing, I sum) {
+  return {nothing ? 0.0F : largest / limit, static_cast<float>(simd::sum_int(sum)),
+          nothing ? largest : 0.5F * largest / limit};
 }
 
 Rounded round_query(const float* x, std::uint64_t count, unsigned bits, std::int32_t largest_code, std::uint64_t group,
@@ -16,8 +53,7 @@ Rounded round_query(const float* x, std::uint64_t count, unsigned bits, std::int
   const std::uint64_t fits = 0x7FFFFFFFU / (static_cast<std::uint64_t>(largest_code) * (count > 0 ? count : 1));
   const auto limit = static_cast<float>(least(fits, 32767));
   const float largest = largest_of(x, count);
-  // The division must not overflow: what is that small is zero beside any score.
-  const bool nothing = !(largest > 1e-30F);
+  const bool nothing = !(largest > quantize::least_rounded);
   const F by = simd::set1(nothing ? 0.0F : limit / largest);
   const std::uint64_t size = quantize::padded(count);
   alignas(64) std::int16_t in_order[quantize::most_channels];
@@ -43,20 +79,22 @@ Rounded round_query(const float* x, std::uint64_t count, unsigned bits, std::int
       }
     }
   }
-  return {nothing ? 0.0F : largest / limit, static_cast<float>(simd::sum_int(sum))};
+  return rounded_by(largest, limit, nothing, sum);
 }
 
 Rounded round_weights(const float* x, const float* scales, std::uint64_t count, std::int16_t* out) {
   alignas(64) float products[quantize::most_channels];
-  F most = simd::zero();
+  Magnitudes found;
+  F total = simd::zero();
   for (std::uint64_t i = 0; i < count; i += simd::floats) {
     const int now = static_cast<int>(least(count - i, simd::floats));
     const F y = simd::mul(simd::load_first(x + i, now), simd::load_first(scales + i, now));
-    most = simd::max(most, simd::absolute(y));
+    found.include(y);
+    total = simd::add(total, y);
     simd::store(products + i, y);
   }
-  const float largest = simd::largest(most);
-  const bool nothing = !(largest > 1e-30F);
+  const float largest = found.largest();
+  const bool nothing = !(largest > quantize::least_rounded);
   const F by = simd::set1(nothing ? 0.0F : 32767.0F / largest);
   I sum = simd::izero();
   for (std::uint64_t i = 0; i < count; i += simd::floats) {
@@ -65,7 +103,9 @@ Rounded round_weights(const float* x, const float* scales, std::uint64_t count, 
     simd::store_words(out + i, rounded);
   }
   out[count] = 0;
-  return {nothing ? 0.0F : largest / 32767.0F, static_cast<float>(simd::sum_int(sum))};
+  Rounded made = rounded_by(largest, 32767, nothing, sum);
+  made.rest = simd::sum(total) - made.factor * made.sum;
+  return made;
 }
 
 // One row after another, for numbers of groups that do not divide a register.
@@ -74,19 +114,22 @@ void round_group_weights_slowly(const float* x, const float* scales, std::uint64
   if (rows % 2 != 0) __builtin_memset(out + (rows - 1) * groups, 0, 2 * groups * sizeof(std::int16_t));
   for (std::uint64_t g = 0; g < groups; ++g) {
     float largest = 0;
+    float total = 0;
     for (std::uint64_t r = 0; r < rows; ++r) {
-      const float y = __builtin_fabsf(x[r] * scales[r * groups + g]);
-      largest = y > largest ? y : largest;
+      const float y = x[r] * scales[r * groups + g];
+      largest = __builtin_fabsf(y) > largest ? __builtin_fabsf(y) : largest;
+      total += y;
     }
-    const bool nothing = !(largest > 1e-30F);
+    const bool nothing = !(largest > quantize::least_rounded);
     const float by = nothing ? 0.0F : 32767.0F / largest;
     std::int32_t sum = 0;
     for (std::uint64_t r = 0; r < rows; ++r) {
-      const int integer = _mm_cvtss_si32(_mm_set_ss(x[r] * scales[r * groups + g] * by));
+      const auto integer = static_cast<std::int16_t>(_mm_cvtss_si32(_mm_set_ss(x[r] * scales[r * groups + g] * by)));
       sum += integer;
-      out[((r / 2) * groups + g) * 2 + r % 2] = static_cast<std::int16_t>(integer);
+      out[((r / 2) * groups + g) * 2 + r % 2] = integer;
     }
     rounded[g] = {nothing ? 0.0F : largest / 32767.0F, static_cast<float>(sum)};
+    rounded[g].rest = total - rounded[g].factor * rounded[g].sum;
   }
 }
 
@@ -113,6 +156,7 @@ void round_group_weights(const float* x, const float* scales, std::uint64_t rows
   const std::uint64_t elements = rows * groups;
   const I rows_in_register = simd::iload(row_of);
   F most = simd::zero();
+  F total = simd::zero();
   for (std::uint64_t i = 0; i < elements; i += simd::floats) {
     const std::uint64_t row = i / groups;
     const F w =
@@ -120,15 +164,18 @@ void round_group_weights(const float* x, const float* scales, std::uint64_t rows
     const F s = simd::load_first(scales + i, static_cast<int>(least(elements - i, simd::floats)));
     const F y = simd::mul(w, s);
     most = simd::max(most, simd::absolute(y));
+    total = simd::add(total, y);
     simd::store(products + i, y);
   }
   alignas(64) float largest[simd::floats];
+  alignas(64) float totals[simd::floats];
   alignas(64) float by[simd::floats];
   simd::store(largest, most);
+  simd::store(totals, total);
   for (std::uint64_t g = 0; g < groups; ++g) {
     float all = 0;
     for (std::uint64_t i = g; i < simd::floats; i += groups) all = largest[i] > all ? largest[i] : all;
-    const bool nothing = !(all > 1e-30F);
+    const bool nothing = !(all > quantize::least_rounded);
     rounded[g].factor = nothing ? 0.0F : all / 32767.0F;
     for (std::uint64_t i = g; i < simd::floats; i += groups) by[i] = nothing ? 0.0F : 32767.0F / all;
   }
@@ -144,9 +191,12 @@ void round_group_weights(const float* x, const float* scales, std::uint64_t rows
   alignas(64) std::int32_t each[simd::floats];
   simd::istore(each, sums);
   for (std::uint64_t g = 0; g < groups; ++g) {
-    std::int32_t sum = 0;
-    for (std::uint64_t i = g; i < simd::floats; i += groups) sum += each[i];
-    rounded[g].sum = static_cast<float>(sum);
+    std::uint32_t sum = 0;  // wraps where weights were no numbers
+    for (std::uint64_t i = g; i < simd::floats; i += groups) sum += static_cast<std::uint32_t>(each[i]);
+    rounded[g].sum = static_cast<float>(static_cast<std::int32_t>(sum));
+    float all = 0;
+    for (std::uint64_t i = g; i < simd::floats; i += groups) all += totals[i];
+    rounded[g].rest = all - rounded[g].factor * rounded[g].sum;
   }
 }
 

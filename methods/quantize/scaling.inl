@@ -91,6 +91,13 @@ KVLAB_SIMD Scaling fit(const EncodeSetting& s, F largest, F smallest) {
   return by;
 }
 
+// Whether the largest codes, and so all, decode to finite numbers.
+KVLAB_SIMD bool decodes_finite(const EncodeSetting& s, const Scaling& by) {
+  const F top = simd::mul(by.scale, simd::set1(high_of(s)));
+  const F largest = simd::max(simd::absolute(top), simd::absolute(simd::add(top, by.zero)));
+  return simd::all_at_most(largest, simd::set1(0x1.FFFFFEp127F));
+}
+
 // 0 where products with the inverse will do: it is finite (for a scale of 0 it is 0, and then all codes are), and no
 // product leaves the codes by half a step. So not where a scale is below f16's normal numbers and lost digits, not
 // where it was cut off at f16's end, and not where rounding a zero or a scale left an extreme outside. (Symmetric codes

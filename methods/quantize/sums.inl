@@ -146,7 +146,7 @@ KVLAB_SIMD void sums_of(const CodeRows& rows, std::uint64_t chunk, std::uint64_t
     for (int i = 0; i < simd::floats; ++i) {
       const std::uint64_t g = Grouped ? base + static_cast<std::uint64_t>(lane_group[i]) : 0;
       const Rounded& of = rounded[static_cast<std::uint64_t>(h) * groups + g];
-      weight_sums[i] = static_cast<std::int32_t>(of.sum);
+      weight_sums[i] = _mm_cvttss_si32(_mm_set_ss(of.sum));  // any float will do
       factors[i] = of.factor;
     }
     for (int half = 0; half < Halves; ++half) {

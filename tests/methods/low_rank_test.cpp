@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <functional>
 #include <random>
 
 #include "tests/support/support.hpp"
@@ -69,6 +71,113 @@ TEST(LowRank, SteepSpectraKeepTheErrorOfEckartAndYoung) {
   }
   EXPECT_LT(error_at_rank(rows, channels, tokens, 6, "f16"), 5e-4);
   EXPECT_LT(error_at_rank(rows, channels, tokens, 6, "bf16"), 5e-3);
+}
+
+// A block, and what it is asked for.
+struct Encoded {
+  CodecInstance codec;
+  Buffer memory;
+  Buffer scratch;
+  kvlab_block block{};
+
+  Encoded(const test::Data& data, const std::vector<std::pair<std::string, std::string>>& parameters)
+      : codec(test::spec("low_rank", parameters), data.shape.describe(KVLAB_ROLE_KEYS)) {
+    const std::uint64_t channels = data.shape.head_dim_keys;
+    kvlab_encode_in in{};
+    in.struct_size = sizeof in;
+    in.view = {data.stored_keys.data(),
+               static_cast<kvlab_dtype>(data.shape.dtype),
+               1,
+               data.tokens,
+               channels,
+               static_cast<std::int64_t>(data.tokens * channels),
+               static_cast<std::int64_t>(channels)};
+    in.scratch = scratch.ensure<std::byte>(codec.traits().encode_scratch);
+    kvlab_encode_out out{};
+    out.struct_size = sizeof out;
+    out.capacity = codec.bound(data.tokens);
+    out.bytes = memory.ensure<std::uint8_t>(out.capacity + KVLAB_READABLE);
+    codec.encode(in, out);
+    block.struct_size = sizeof block;
+    block.heads = 1;
+    block.bytes = out.bytes;
+    block.size = out.size;
+    block.tokens = data.tokens;
+  }
+};
+
+// Additions in order, products rounded: what the block's bytes mean, on every machine.
+TEST(LowRank, RowsOfF32FactorsAreTheSameToTheLastBitOnEveryInstructionSet) {
+  constexpr std::uint64_t channels = 64;
+  constexpr std::uint64_t tokens = 100;
+  constexpr std::uint64_t rank = 16;
+  const test::Data data(test::shape(1, 1, 1, channels), tokens);
+  Encoded made(data, {{"rank", "16"}, {"factor_dtype", "f32"}});
+  std::vector<float> rows(tokens * channels);
+  made.codec.decode(made.block, 0, tokens, rows.data(), channels,
+                    made.scratch.ensure<std::byte>(made.codec.traits().decode_scratch));
+  std::vector<float> factors(rank * (tokens + channels));
+  std::memcpy(factors.data(), made.block.bytes, factors.size() * sizeof(float));
+  for (std::uint64_t t = 0; t < tokens; ++t) {
+    for (std::uint64_t c = 0; c < channels; ++c) {
+      float sum = 0;
+      for (std::uint64_t j = 0; j < rank; ++j) {
+        const volatile float product = factors[t * rank + j] * factors[tokens * rank + j * channels + c];
+        sum += product;
+      }
+      ASSERT_EQ(rows[t * channels + c], sum) << "token " << t << ", channel " << c;
+    }
+  }
+}
+
+// A rank that the block's size does not go with is refused before anything is read by it.
+TEST(LowRank, DamagedRanksAreRefused) {
+  constexpr std::uint64_t channels = 64;
+  constexpr std::uint64_t tokens = 100;
+  const test::Data data(test::shape(1, 1, 1, channels), tokens);
+  Encoded made(data, {{"energy", "0.5"}});
+  auto* stored = const_cast<std::uint8_t*>(made.block.bytes) + made.block.size - 2;
+  std::uint16_t own = 0;
+  std::memcpy(&own, stored, 2);
+  std::vector<float> rows(tokens * channels);
+  std::vector<float> queries(channels, 1.0F);
+  Buffer prepared;
+  Buffer accumulator;
+  const auto& traits = made.codec.traits();
+  void* own_query = prepared.ensure<std::byte>(made.codec.prepared_bytes(1));
+  made.codec.prepare(0, queries.data(), 1, own_query, made.scratch.ensure<std::byte>(traits.attend_scratch));
+  const std::vector<std::function<void()>> calls{
+      [&] {
+        made.codec.decode(made.block, 0, tokens, rows.data(), channels,
+                          made.scratch.ensure<std::byte>(traits.decode_scratch));
+      },
+      [&] {
+        made.codec.scores(own_query, 1, made.block, 0, tokens, rows.data(), tokens,
+                          made.scratch.ensure<std::byte>(traits.attend_scratch));
+      },
+      [&] {
+        made.codec.accumulate(rows.data(), 1, tokens, made.block, 0, tokens,
+                              accumulator.ensure<float>(made.codec.width()),
+                              made.scratch.ensure<std::byte>(traits.attend_scratch));
+      },
+  };
+  for (const int rank : {0, own - 1, own + 1, 64, 65, 100, 20000, 65535}) {
+    const auto written = static_cast<std::uint16_t>(rank);
+    std::memcpy(stored, &written, 2);
+    for (const auto& call : calls) {
+      try {
+        call();
+        ADD_FAILURE() << "rank " << rank << " is taken";
+      } catch (const MethodError& error) {
+        EXPECT_EQ(error.status, KVLAB_INVALID_ARGUMENT);
+        EXPECT_NE(std::string(error.what()).find("low_rank: a damaged block: rank " + std::to_string(rank)),
+                  std::string::npos)
+            << error.what();
+      }
+    }
+  }
+  std::memcpy(stored, &own, 2);
+  for (const auto& call : calls) EXPECT_NO_THROW(call());
 }
 
 TEST(LowRank, BlocksOfLessThanTheRankAreHeldWhole) {

@@ -190,6 +190,7 @@ TEST(Numbers, ZerosConstantsAndHugeValuesDecodeFinite) {
         }
       }
     }
+    if (std::fabs(value) > 2e37F) continue;  // factors beyond f32: refused, see precision_test.cpp
     for (const char* dtype : {"f16", "bf16", "f32"}) {
       const auto result = round_trip(spec("low_rank", {{"rank", "2"}, {"factor_dtype", dtype}}), data);
       for (const float x : result.rows) ASSERT_TRUE(std::isfinite(x)) << value << ' ' << dtype;
