@@ -22,10 +22,8 @@ Attend::Attend(const Format& format, const Kernels* fast, const kvlab_host* host
 
 // Rounding is off by up to e, evenly: e / sqrt(3) in the mean square. n of them times magnitudes up to m add up to
 // e m sqrt(n / 3), or less.
-bool Attend::enough(const Rounded* rounded, std::uint64_t queries, float largest) const {
-  return std::all_of(rounded, rounded + queries, [&](const Rounded& of) {
-    return of.error * largest * logit_factor_ <= most_logit_error;  // not for NaN
-  });
+bool Attend::enough(const Rounded& rounded, float largest) const {
+  return rounded.error * largest * logit_factor_ <= most_logit_error;  // not for NaN
 }
 
 // ---- prepared queries ----------------------------------------------------------------------------------------------
@@ -38,6 +36,11 @@ Attend::Prepared Attend::prepared_at(void* base, std::uint64_t queries) const {
   p.rounded = at.take<Rounded>(queries).data();
   p.group_sums = at.take<float>(queries * format_.groups()).data();
   return p;
+}
+
+Attend::Prepared Attend::from(const Prepared& all, std::uint64_t query) const {
+  return {all.queries + query * format_.channels, all.integers + query * row_stride(), all.rounded + query,
+          all.group_sums + query * format_.groups()};
 }
 
 std::uint64_t Attend::prepared_bytes(std::uint64_t queries) const {
@@ -75,7 +78,7 @@ constexpr std::uint64_t register_slack = 64;
 
 }  // namespace
 
-std::uint64_t Attend::scratch() const {
+std::uint64_t Attend::tile_scratch() const {
   const std::uint64_t scales = std::max(tile * format_.groups(), format_.channels) + 16;
   return Scratch::size<std::uint8_t>(std::max(tile * (format_.channels + 8), format_.channels * (tile + 8)) +
                                      register_slack) +  // unpacked codes
@@ -83,9 +86,11 @@ std::uint64_t Attend::scratch() const {
          Scratch::size<std::int16_t>(batch * (tile + 2) * (format_.groups() + 1) + weight_stride * batch) +  // weights
          Scratch::size<std::int16_t>(batch * weight_stride) +  // the same, paired
          Scratch::size<Rounded>(batch * std::max<std::uint64_t>(format_.groups(), 8)) +
-         Scratch::size<float>(batch * (most_channels + 64)) + Scratch::size<float>(format_.channels) +
-         Scratch::size<float>(tile * format_.channels);  // decoded
+         Scratch::size<float>(batch * (most_channels + 64)) + Scratch::size<float>(format_.channels);
 }
+
+// A tile, and the same tile decoded.
+std::uint64_t Attend::scratch() const { return 2 * tile_scratch() + Scratch::size<float>(tile * format_.channels); }
 
 Attend::Tile Attend::tile_of(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, std::uint64_t done,
                              std::uint64_t all, Scratch scratch, bool to_decode) const {
@@ -133,56 +138,36 @@ Attend::Tile Attend::tile_of(const kvlab::Block& block, std::uint64_t first, std
   return {block, first, count, rows, scales.data(), offsets, largest, scratch};
 }
 
-// ---- decoding ------------------------------------------------------------------------------------------------------
+// ---- where integers are not enough ----------------------------------------------------------------------------------
 
-bool Attend::decode(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, kvlab::Rows rows,
-                    Scratch scratch) const {
-  const std::uint64_t channels = format_.channels;
-  const bool grouped = !format_.per_channel && format_.groups() > 1 && format_.group % 16 != 0;
-  if (fast_ == nullptr || !aligned(first) || grouped || (format_.per_channel && channels % 16 != 0)) return false;
-  for (std::uint64_t done = 0; done < count; done += tile) {
-    const Tile part = tile_of(block, first + done, std::min(tile, count - done), done, count, scratch, true);
-    if (format_.per_channel) {
-      decode_channels(part, {rows[done], rows.stride});
-      continue;
-    }
-    for (std::uint64_t t = 0; t < part.count; ++t) {
-      const std::uint64_t scale = t * format_.groups();
-      fast_->decode_row(part.rows.base + t * part.rows.row_bytes, format_.bits, format_.symmetric, channels,
-                        format_.group, part.scales + scale, part.zeros == nullptr ? nullptr : part.zeros + scale,
-                        rows[done + t]);
-    }
+class Attend::Decoded {
+ public:
+  // `scratch`: the call's.
+  Decoded(const Attend& attend, const kvlab::Block& block, std::uint64_t first, std::uint64_t count, Scratch scratch)
+      : attend_(attend), block_(block), first_(first), count_(count), scratch_(scratch) {
+    scratch_.take<std::uint8_t>(attend.tile_scratch());  // the tile is still in use
   }
-  return true;
-}
 
-void Attend::decode_channels(const Tile& part, kvlab::Rows rows) const {
-  std::array<std::uint8_t, 256> square{};  // 16 channels of 16 tokens
-  for (std::uint64_t c = 0; c < format_.channels; c += 16) {
-    for (std::uint64_t t = 0; t < part.count; t += 16) {
-      const std::uint64_t now = std::min<std::uint64_t>(16, part.count - t);
-      for (std::uint64_t i = 0; i < 16; ++i) {
-        const std::uint8_t* row = part.rows.base + (c + i) * part.rows.row_bytes + t * format_.bits / 8;
-        if (format_.bits == 8) {
-          std::copy_n(row, now, square.data() + 16 * i);
-        } else {
-          fast_->unpack(row, format_.bits, format_.symmetric, now, square.data() + 16 * i);
-        }
+  const kvlab_rows* rows() {
+    if (rows_.base == nullptr) {
+      const std::uint64_t channels = attend_.format_.channels;
+      const kvlab::Rows to{scratch_.take<float>(count_ * channels).data(), channels};
+      if (!attend_.decode(block_, first_, count_, to, scratch_)) {
+        reference_decode(attend_.format_, block_, first_, count_, to);
       }
-      fast_->decode_channels(square.data(), format_.symmetric, now, part.scales + c,
-                             part.zeros == nullptr ? nullptr : part.zeros + c, rows[t] + c, rows.stride);
+      rows_ = {to.base, KVLAB_F32, 0, channels, count_, channels, nullptr, 0};
     }
+    return &rows_;
   }
-}
 
-kvlab_rows Attend::decoded(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, Scratch scratch) const {
-  const std::uint64_t channels = format_.channels;
-  float* rows = scratch.take<float>(count * channels).data();
-  if (!decode(block, first, count, {rows, channels}, scratch)) {
-    reference_decode(format_, block, first, count, {rows, channels});
-  }
-  return {rows, KVLAB_F32, 0, channels, count, channels, nullptr, 0};
-}
+ private:
+  const Attend& attend_;
+  const kvlab::Block& block_;
+  std::uint64_t first_;
+  std::uint64_t count_;
+  Scratch scratch_;
+  kvlab_rows rows_{};
+};
 
 // ---- scores --------------------------------------------------------------------------------------------------------
 
@@ -196,25 +181,32 @@ void Attend::scores(const void* prepared, std::uint64_t queries, const kvlab::Bl
   }
   for (std::uint64_t done = 0; done < count; done += tile) {
     const Tile part = tile_of(block, first + done, std::min(tile, count - done), done, count, scratch);
-    const kvlab::Rows to{out.base + done, out.stride};
-    if (ordinary(part.largest) &&
-        (format_.per_channel ? score_channels(part, p.queries, queries, to) : score_tokens(part, p, queries, to))) {
-      continue;
+    Decoded decoded(*this, block, part.first, part.count, scratch);
+    const auto fits = [&](std::uint64_t q) { return ordinary(part.largest) && enough(p.rounded[q], part.largest); };
+    for (std::uint64_t q = 0, end = 0; q < queries; q = end) {
+      const kvlab::Rows to{out[q] + done, out.stride};
+      const float* query = p.queries + q * format_.channels;
+      bool scored = false;
+      if (format_.per_channel) {
+        end = std::min(q + batch, queries);
+        scored = ordinary(part.largest) && score_channels(part, query, end - q, to);
+      } else {
+        scored = fits(q);
+        for (end = q + 1; end < queries && fits(end) == scored;) ++end;
+        if (scored) score_tokens(part, from(p, q), end - q, to);
+      }
+      if (!scored) host_->dots(decoded.rows(), query, format_.channels, end - q, to.base, to.stride);
     }
-    const kvlab_rows rows = decoded(block, part.first, part.count, scratch);
-    host_->dots(&rows, p.queries, format_.channels, queries, to.base, to.stride);
   }
 }
 
-bool Attend::score_tokens(const Tile& part, const Prepared& p, std::uint64_t queries, kvlab::Rows out) const {
-  if (!enough(p.rounded, queries, part.largest)) return false;
+void Attend::score_tokens(const Tile& part, const Prepared& p, std::uint64_t queries, kvlab::Rows out) const {
   if (format_.groups() == 1) {
     fast_->dots(part.rows, p.integers, row_stride(), p.rounded, queries, part.scales, part.zeros, out.base, out.stride);
   } else {
     fast_->group_dots(part.rows, format_.group, format_.groups(), p.integers, row_stride(), p.rounded, p.group_sums,
                       queries, part.scales, part.zeros, out.base, out.stride);
   }
-  return true;
 }
 
 // Codes lie around their middle: what rounding takes from the sum of the weights, here q_c * s_c, is added back times
@@ -222,29 +214,25 @@ bool Attend::score_tokens(const Tile& part, const Prepared& p, std::uint64_t que
 bool Attend::score_channels(Tile part, const float* query, std::uint64_t queries, kvlab::Rows out) const {
   const auto weights = part.scratch.take<std::int16_t>(weight_stride * batch);
   std::array<Rounded, batch> rounded{};
-  for (std::uint64_t q0 = 0; q0 < queries; q0 += batch) {
-    const std::uint64_t now = std::min(batch, queries - q0);
-    // Rows are summed most_rows at a time, for their sums to stay in 32 bits.
-    for (std::uint64_t c = 0; c < format_.channels; c += most_rows) {
-      const std::uint64_t rows = std::min(most_rows, format_.channels - c);
-      for (std::uint64_t q = 0; q < now; ++q) {
-        const float* row = query + (q0 + q) * format_.channels + c;
-        rounded[q] = fast_->round_weights(row, part.scales + c, rows, weights.data() + q * weight_stride);
-        float zero = middle_ * rounded[q].rest;
-        if (part.zeros != nullptr) zero += fast_->dot(row, part.zeros + c, rows);
-        float* to = out[q0 + q];
-        for (std::uint64_t t = 0; t < part.count; ++t) to[t] = c == 0 ? zero : to[t] + zero;
-      }
-      if (!enough(rounded.data(), now, high_ - middle_)) return false;
-      Tile some = part;
-      some.rows.base += c * part.rows.row_bytes;
-      some.rows.rows = rows;
-      const kvlab::Rows to{out[q0], out.stride};
-      if (!sum_narrow(some, weights.data(), rounded.data(), now, to, part.scratch)) {
-        fast_->sums(some.rows, weights.data(), weight_stride, rounded.data(), now, to.base, to.stride);
-      }
-      part.rows.ahead_size = 0;
+  // Rows are summed most_rows at a time, for their sums to stay in 32 bits.
+  for (std::uint64_t c = 0; c < format_.channels; c += most_rows) {
+    const std::uint64_t rows = std::min(most_rows, format_.channels - c);
+    for (std::uint64_t q = 0; q < queries; ++q) {
+      const float* row = query + q * format_.channels + c;
+      rounded[q] = fast_->round_weights(row, part.scales + c, rows, weights.data() + q * weight_stride);
+      if (!enough(rounded[q], high_ - middle_)) return false;
+      float zero = middle_ * rounded[q].rest;
+      if (part.zeros != nullptr) zero += fast_->dot(row, part.zeros + c, rows);
+      float* to = out[q];
+      for (std::uint64_t t = 0; t < part.count; ++t) to[t] = c == 0 ? zero : to[t] + zero;
     }
+    Tile some = part;
+    some.rows.base += c * part.rows.row_bytes;
+    some.rows.rows = rows;
+    if (!sum_narrow(some, weights.data(), rounded.data(), queries, out, part.scratch)) {
+      fast_->sums(some.rows, weights.data(), weight_stride, rounded.data(), queries, out.base, out.stride);
+    }
+    part.rows.ahead_size = 0;
   }
   return true;
 }
@@ -292,21 +280,19 @@ void Attend::accumulate(const float* weights, std::uint64_t queries, std::uint64
   }
   for (std::uint64_t done = 0; done < count; done += tile) {
     Tile part = tile_of(block, first + done, std::min(tile, count - done), done, count, scratch);
-    std::uint64_t q = 0;
-    for (; q < queries && ordinary(part.largest); q += batch) {
+    Decoded decoded(*this, block, part.first, part.count, scratch);
+    for (std::uint64_t q = 0; q < queries; q += batch) {
       const std::uint64_t now = std::min(batch, queries - q);
-      const float* from = weights + q * stride + done;
+      const float* some = weights + q * stride + done;
       float* to = accumulator + q * width();
-      if (!format_.per_channel) {
-        add_tokens(part, from, now, stride, to);
-      } else if (!add_channels(part, from, now, stride, to)) {
-        break;
+      bool added = ordinary(part.largest);
+      if (added && format_.per_channel) {
+        added = add_channels(part, some, now, stride, to);
+      } else if (added) {
+        add_tokens(part, some, now, stride, to);
       }
+      if (!added) host_->sums(decoded.rows(), some, stride, now, to, width());
       part.rows.ahead_size = 0;
-    }
-    if (q < queries) {  // the others: the tile's scratch is used anew
-      const kvlab_rows rows = decoded(block, part.first, part.count, scratch);
-      host_->sums(&rows, weights + q * stride + done, stride, queries - q, accumulator + q * width(), width());
     }
   }
 }

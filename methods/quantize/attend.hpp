@@ -45,7 +45,7 @@ class Attend {
   static constexpr std::uint64_t batch = 16;  // queries
   static constexpr std::uint64_t weight_stride = most_channels + 64;
 
-  struct Prepared {
+  struct Prepared {  // from some query on
     float* queries;
     std::int16_t* integers;
     Rounded* rounded;
@@ -63,6 +63,7 @@ class Attend {
   };
 
   [[nodiscard]] Prepared prepared_at(void* base, std::uint64_t queries) const;
+  [[nodiscard]] Prepared from(const Prepared& all, std::uint64_t query) const;
   [[nodiscard]] std::uint64_t row_stride() const { return padded(format_.channels); }
   [[nodiscard]] bool fast_scores(std::uint64_t first) const;
   [[nodiscard]] bool fast_accumulate(std::uint64_t first) const;
@@ -70,12 +71,13 @@ class Attend {
   [[nodiscard]] Tile tile_of(const kvlab::Block& block, std::uint64_t first, std::uint64_t count, std::uint64_t done,
                              std::uint64_t all, kvlab::Scratch scratch, bool to_decode = false) const;
   void decode_channels(const Tile& tile, kvlab::Rows rows) const;
-  // These return false where integers are not enough: what they then left in `out` is of no use, sums are as they were.
-  bool score_tokens(const Tile& tile, const Prepared& prepared, std::uint64_t queries, kvlab::Rows out) const;
+  void score_tokens(const Tile& tile, const Prepared& prepared, std::uint64_t queries, kvlab::Rows out) const;
+  // False where integers are not enough: what `out` then holds is of no use, and sums are as they were. Up to a batch.
   bool score_channels(Tile tile, const float* query, std::uint64_t queries, kvlab::Rows out) const;
-  [[nodiscard]] bool enough(const Rounded* rounded, std::uint64_t queries, float largest) const;
-  [[nodiscard]] kvlab_rows decoded(const kvlab::Block& block, std::uint64_t first, std::uint64_t count,
-                                   kvlab::Scratch scratch) const;
+  [[nodiscard]] bool enough(const Rounded& rounded, float largest) const;
+  [[nodiscard]] std::uint64_t tile_scratch() const;
+  // A tile's rows, decoded when they are first asked for.
+  class Decoded;
   bool sum_narrow(const Tile& tile, const std::int16_t* weights, const Rounded* rounded, std::uint64_t queries,
                   kvlab::Rows out, kvlab::Scratch scratch) const;
   void add_tokens(Tile tile, const float* weights, std::uint64_t queries, std::uint64_t stride, float* sums) const;
