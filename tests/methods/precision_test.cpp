@@ -5,9 +5,7 @@
 
 #include <cmath>
 #include <cstdio>
-#include <functional>
 
-#include "core/base/error.hpp"
 #include "experiments/config/node.hpp"
 #include "experiments/workloads/workload.hpp"
 #include "tests/support/support.hpp"
@@ -370,21 +368,27 @@ TEST(Precision, NumbersNearTheLargestDecodeFiniteOrAreRefused) {
   EXPECT_GT(taken, refusals);
 }
 
-// A query that makes logits beyond f32 is an error, not a number.
-TEST(Precision, QueriesNearTheLargest) {
-  for (const auto& parameters : settings()) {
-    for (const Isa isa : all_isas) {
-      if (!has_isa(isa)) continue;
-      const test::ForcedIsa forced(isa);
-      Data data = gaussian(64, 1, 130);
-      for (auto& x : data.judged_rows) x = x < 0 ? -0x1.FFFFFEp127F : 3e38F;
-      ThreadPool pool(1);
-      Pipeline pipeline;
-      pipeline.keys = pipeline.values = test::spec("quantize", parameters);
-      LayerCache cache(pipeline, data.shape);
-      cache.prefill(data.prefill(), pool);
-      std::vector<float> out(data.judged_rows.size());
-      EXPECT_THROW(cache.attend(data.judged(), out.data(), pool), MethodError) << name_of(isa);
+// Queries that make logits beyond f32, or are no numbers, are an error and not an answer.
+TEST(Precision, QueriesBeyondF32AreErrors) {
+  constexpr float largest = 0x1.FFFFFEp127F;
+  for (const float bad : {largest, INFINITY, NAN}) {
+    for (const auto& parameters : settings()) {
+      for (const Isa isa : all_isas) {
+        if (!has_isa(isa)) continue;
+        const test::ForcedIsa forced(isa);
+        Data data = gaussian(64, 1, 130);
+        for (std::size_t i = 0; i < data.judged_rows.size(); ++i) {
+          if (bad == largest || i % 64 == 3) data.judged_rows[i] = std::copysign(bad, data.judged_rows[i]);
+        }
+        ThreadPool pool(1);
+        Pipeline pipeline;
+        pipeline.keys = pipeline.values = test::spec("quantize", parameters);
+        LayerCache cache(pipeline, data.shape);
+        cache.prefill(data.prefill(), pool);
+        std::vector<float> out(data.judged_rows.size());
+        EXPECT_THROW(cache.attend(data.judged(), out.data(), pool), MethodError)
+            << bad << ' ' << text_of("quantize", parameters) << ' ' << name_of(isa);
+      }
     }
   }
 }
