@@ -219,7 +219,8 @@ bool Attend::score_channels(Tile part, const float* query, std::uint64_t queries
     const std::uint64_t rows = std::min(most_rows, format_.channels - c);
     for (std::uint64_t q = 0; q < queries; ++q) {
       const float* row = query + q * format_.channels + c;
-      rounded[q] = fast_->round_weights(row, part.scales + c, rows, weights.data() + q * weight_stride);
+      rounded[q] =
+          fast_->round_weights(row, part.scales + c, rows, !format_.symmetric, weights.data() + q * weight_stride);
       if (!enough(rounded[q], high_ - middle_)) return false;
       float zero = middle_ * rounded[q].rest;
       if (part.zeros != nullptr) zero += fast_->dot(row, part.zeros + c, rows);
@@ -307,13 +308,13 @@ void Attend::add_tokens(Tile part, const float* weights, std::uint64_t queries, 
     const float* w = weights + q * stride;
     std::int16_t* to = integers.data() + q * own_stride;
     if (groups == 1) {
-      rounded[q] = fast_->round_weights(w, part.scales, part.count, to);
+      rounded[q] = fast_->round_weights(w, part.scales, part.count, !format_.symmetric, to);
       if (part.zeros != nullptr) {
         sums[q * width() + format_.channels] += fast_->dot(w, part.zeros, part.count) + middle_ * rounded[q].rest;
       }
       continue;
     }
-    fast_->round_group_weights(w, part.scales, part.count, groups, to, rounded.data() + q * groups);
+    fast_->round_group_weights(w, part.scales, part.count, groups, !format_.symmetric, to, rounded.data() + q * groups);
     if (part.zeros != nullptr) {
       float* to_groups = sums + q * width() + format_.channels;
       fast_->group_dot(w, part.zeros, part.count, groups, to_groups);

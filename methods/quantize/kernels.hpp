@@ -48,7 +48,7 @@ struct Rounded {
   float factor;
   float sum;        // of the integers (exact: below 2^24)
   float error = 0;  // the most that a number is off by; infinite or NaN where one of them is
-  float rest = 0;   // sum of the numbers - factor * sum (of weights)
+  float rest = 0;   // sum of the numbers - factor * sum, where it was wanted
 };
 constexpr float least_rounded = 1e-33F;  // its inverse times 2^15 is still an f32
 
@@ -61,10 +61,11 @@ struct Kernels {
   Rounded (*round_query)(const float* x, std::uint64_t count, unsigned bits, std::int32_t largest_code,
                          std::uint64_t group, std::int16_t* out, float* group_sums);
   // The products x[i] * scales[i], in their own order, a zero after an odd count.
-  Rounded (*round_weights)(const float* x, const float* scales, std::uint64_t count, std::int16_t* out);
+  Rounded (*round_weights)(const float* x, const float* scales, std::uint64_t count, bool wants_rest,
+                           std::int16_t* out);
   // The products x[r] * scales[r * groups + g] as group_sums wants them; rounded[groups].
   void (*round_group_weights)(const float* x, const float* scales, std::uint64_t rows, std::uint64_t groups,
-                              std::int16_t* out, Rounded* rounded);
+                              bool wants_rest, std::int16_t* out, Rounded* rounded);
 
   // sums[g] += sum over rows of x[r] * zeros[r * groups + g]
   void (*group_dot)(const float* x, const float* zeros, std::uint64_t rows, std::uint64_t groups, float* sums);

@@ -9,13 +9,7 @@ struct Magnitudes {
   KVLAB_MEMBER void include(F x) {
     most = simd::max_signed_32(most, simd::iand(simd::bits_of(x), simd::iset1(0x7FFFFFFF)));
   }
-  [[nodiscard]] KVLAB_MEMBER float largest() const {
-    alignas(64) std::int32_t each[simd::floats];
-    simd::istore(each, most);
-    std::int32_t all = 0;
-    for (const std::int32_t bits : each) all = bits > all ? bits : all;
-    return __builtin_bit_cast(float, all);
-  }
+  [[nodiscard]] KVLAB_MEMBER float largest() const { return __builtin_bit_cast(float, simd::largest_int(most)); }
 };
 
 KVLAB_SIMD float largest_of(const float* x, std::uint64_t count) {
@@ -82,7 +76,7 @@ Rounded round_query(const float* x, std::uint64_t count, unsigned bits, std::int
   return rounded_by(largest, limit, nothing, sum);
 }
 
-Rounded round_weights(const float* x, const float* scales, std::uint64_t count, std::int16_t* out) {
+Rounded round_weights(const float* x, const float* scales, std::uint64_t count, bool wants_rest, std::int16_t* out) {
   alignas(64) float products[quantize::most_channels];
   Magnitudes found;
   F total = simd::zero();
@@ -104,13 +98,13 @@ Rounded round_weights(const float* x, const float* scales, std::uint64_t count, 
   }
   out[count] = 0;
   Rounded made = rounded_by(largest, 32767, nothing, sum);
-  made.rest = simd::sum(total) - made.factor * made.sum;
+  if (wants_rest) made.rest = simd::sum(total) - made.factor * made.sum;
   return made;
 }
 
 // One row after another, for numbers of groups that do not divide a register.
 void round_group_weights_slowly(const float* x, const float* scales, std::uint64_t rows, std::uint64_t groups,
-                                std::int16_t* out, Rounded* rounded) {
+                                bool wants_rest, std::int16_t* out, Rounded* rounded) {
   if (rows % 2 != 0) __builtin_memset(out + (rows - 1) * groups, 0, 2 * groups * sizeof(std::int16_t));
   for (std::uint64_t g = 0; g < groups; ++g) {
     float largest = 0;
@@ -129,17 +123,17 @@ void round_group_weights_slowly(const float* x, const float* scales, std::uint64
       out[((r / 2) * groups + g) * 2 + r % 2] = integer;
     }
     rounded[g] = {nothing ? 0.0F : largest / 32767.0F, static_cast<float>(sum)};
-    rounded[g].rest = total - rounded[g].factor * rounded[g].sum;
+    if (wants_rest) rounded[g].rest = total - rounded[g].factor * rounded[g].sum;
   }
 }
 
 // A register holds floats / groups rows, all groups of each: what is made of a group is made of every groups-th
 // element.
-void round_group_weights(const float* x, const float* scales, std::uint64_t rows, std::uint64_t groups,
+void round_group_weights(const float* x, const float* scales, std::uint64_t rows, std::uint64_t groups, bool wants_rest,
                          std::int16_t* out, Rounded* rounded) {
   constexpr std::uint64_t most_rows_here = 128;
   if (simd::floats % (2 * groups) != 0 || rows > most_rows_here) {
-    round_group_weights_slowly(x, scales, rows, groups, out, rounded);
+    round_group_weights_slowly(x, scales, rows, groups, wants_rest, out, rounded);
     return;
   }
   alignas(64) float products[most_rows_here * simd::floats / 2];
@@ -171,7 +165,7 @@ void round_group_weights(const float* x, const float* scales, std::uint64_t rows
   alignas(64) float totals[simd::floats];
   alignas(64) float by[simd::floats];
   simd::store(largest, most);
-  simd::store(totals, total);
+  if (wants_rest) simd::store(totals, total);
   for (std::uint64_t g = 0; g < groups; ++g) {
     float all = 0;
     for (std::uint64_t i = g; i < simd::floats; i += groups) all = largest[i] > all ? largest[i] : all;
@@ -194,6 +188,8 @@ void round_group_weights(const float* x, const float* scales, std::uint64_t rows
     std::uint32_t sum = 0;  // wraps where weights were no numbers
     for (std::uint64_t i = g; i < simd::floats; i += groups) sum += static_cast<std::uint32_t>(each[i]);
     rounded[g].sum = static_cast<float>(static_cast<std::int32_t>(sum));
+    rounded[g].rest = 0;
+    if (!wants_rest) continue;
     float all = 0;
     for (std::uint64_t i = g; i < simd::floats; i += groups) all += totals[i];
     rounded[g].rest = all - rounded[g].factor * rounded[g].sum;

@@ -194,6 +194,11 @@ KVLAB_SIMD std::int32_t sum_int(I a) {
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4E));
   return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xB1)));
 }
+KVLAB_SIMD std::int32_t largest_int(I a) {
+  __m128i most = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+  most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0x4E));
+  return _mm_cvtsi128_si32(_mm_max_epi32(most, _mm_shuffle_epi32(most, 0xB1)));
+}
 KVLAB_SIMD void store_half(void* p, I a) { _mm_storeu_si128(static_cast<__m128i*>(p), _mm256_castsi256_si128(a)); }
 KVLAB_SIMD __m128i words_of(I a) {
   const I low = _mm256_blend_epi16(a, _mm256_setzero_si256(), 0xAA);

@@ -189,6 +189,7 @@ KVLAB_SIMD I interleave_high_64(I a, I b) { return _mm512_unpackhi_epi64(a, b); 
 KVLAB_SIMD F lookup(F table, I indexes) { return _mm512_permutexvar_ps(indexes, table); }
 KVLAB_SIMD I ilookup(I table, I indexes) { return _mm512_permutexvar_epi32(indexes, table); }
 KVLAB_SIMD std::int32_t sum_int(I a) { return _mm512_reduce_add_epi32(a); }
+KVLAB_SIMD std::int32_t largest_int(I a) { return _mm512_reduce_max_epi32(a); }
 KVLAB_SIMD void store_half(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_castsi512_si256(a)); }
 // The low 16 bits of each 32-bit integer.
 KVLAB_SIMD void store_words(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a)); }
