@@ -239,7 +239,9 @@ void compare_trace(const char* name) {
   const Node tree =
       parse_yaml_value(std::string("{trace: ") + KVLAB_SOURCE_DIR "/configs/traces/" + name + "}", "the test");
   ThreadPool pool(1);
-  const Workload workload = resolve_workload(tree, "the workload", "")->load(1, pool);
+  // Resolved twice, as a runner and its worker do.
+  const Json checked = resolve_workload(tree, "the workload", "")->portable();
+  const Workload workload = resolve_workload(to_node(checked, "the workload"), "the workload", "", true)->load(1, pool);
   for (const float gain : {1.0F, 30.0F}) {
     Worst worst;
     for (const auto& layer : workload.layers) {
