@@ -3,7 +3,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <nlohmann/json.hpp>
+
+#include "results/cbor.hpp"
 
 namespace kvlab {
 namespace {
@@ -13,58 +14,25 @@ using Columns = std::vector<ColumnSpec>;
 
 constexpr Seal cell_seal{"kvcell", 1};
 
-Json to_json(const Value& value) {
-  return std::visit([](const auto& v) { return Json(v); }, value);
-}
-
 bool is_missing(const Value& value) {
   const auto* real = std::get_if<double>(&value);
   const auto* text = std::get_if<std::string>(&value);
   return (real != nullptr && std::isnan(*real)) || (text != nullptr && text->empty());
 }
 
-Value value_of(const Json& json, const ColumnSpec& spec) {
-  switch (spec.type) {
-    case ColumnType::real:
-      if (json.is_number_float()) return json.get<double>();
-      break;
-    case ColumnType::integer:
-      if (json.is_number_integer()) return json.get<std::int64_t>();
-      break;
-    case ColumnType::text:
-      if (json.is_string()) return json.get<std::string>();
-      break;
-  }
-  throw DamagedError("it is damaged: " + spec.name + " is of another type");
+// `id`, the same in each row, is left out.
+Columns without_id(Columns columns) {
+  std::erase_if(columns, [](const ColumnSpec& spec) { return spec.name == "id"; });
+  return columns;
 }
 
-// A column each, but for `id`.
-Json to_json(const std::vector<Row>& rows, const Columns& columns) {
-  Json table = Json::object();
-  if (rows.empty()) return table;
-  const Table values = make_table(columns, rows);
-  for (const Column& column : values.columns) {
-    if (column.spec.name == "id") continue;
-    Json& list = table[column.spec.name] = Json::array();
-    for (const Value& value : column.values) list.push_back(to_json(value));
-  }
-  return table;
-}
-
-std::vector<Row> rows_of(const Json& table, const Columns& columns, const std::string& id) {
-  std::vector<Row> rows;
-  if (table.empty()) return rows;
-  rows.resize(table.begin().value().size(), {{"id", id}});
-  for (const ColumnSpec& spec : columns) {
-    if (spec.name == "id" || !table.contains(spec.name)) continue;
-    const Json& list = table.at(spec.name);
-    if (list.size() != rows.size()) throw DamagedError("it is damaged: " + spec.name + " is not as long as the others");
-    for (std::size_t i = 0; i < rows.size(); ++i) rows[i][spec.name] = value_of(list.at(i), spec);
-  }
+std::vector<Row> rows_with_id(const Json& table, const Columns& columns, const std::string& id) {
+  std::vector<Row> rows = rows_of(table, columns);
+  for (Row& row : rows) row["id"] = id;
   return rows;
 }
 
-Json to_json(const std::vector<Samples>& samples) {
+Json samples_to_json(const std::vector<Samples>& samples) {
   Json list = Json::array();
   for (const Samples& each : samples) {
     std::vector<std::uint8_t> bytes(each.seconds.size() * sizeof(double));
@@ -109,9 +77,9 @@ std::string cell_to_bytes(const CellRecord& record) {
   }
   const Json whole{{"id", std::get<std::string>(record.cell.at("id"))},
                    {"cell", cell},
-                   {"layers", to_json(record.layers, layer_columns())},
-                   {"samples", to_json(record.samples)},
-                   {"rungs", to_json(record.rungs, rung_columns())}};
+                   {"layers", columns_of(record.layers, without_id(layer_columns()))},
+                   {"samples", samples_to_json(record.samples)},
+                   {"rungs", columns_of(record.rungs, without_id(rung_columns()))}};
   std::string payload;
   Json::to_cbor(whole, payload);
   return seal(cell_seal, payload);
@@ -123,8 +91,8 @@ CellRecord cell_from_bytes(std::string_view bytes, const std::string& id) {
     const Json whole = Json::from_cbor(payload.begin(), payload.end());
     const auto own = whole.at("id").get<std::string>();
     if (own != id) throw DamagedError("it is the cell " + own + " under another name");
-    return {row_of(whole.at("cell")), rows_of(whole.at("layers"), layer_columns(), id), samples_of(whole.at("samples")),
-            rows_of(whole.at("rungs"), rung_columns(), id)};
+    return {row_of(whole.at("cell")), rows_with_id(whole.at("layers"), layer_columns(), id),
+            samples_of(whole.at("samples")), rows_with_id(whole.at("rungs"), rung_columns(), id)};
   } catch (const Json::exception& error) {
     throw DamagedError(std::string("it is damaged: ") + error.what());
   }

@@ -92,6 +92,8 @@ std::string bytes_of_file(const std::filesystem::path& path) {
   struct stat about{};
   if (file.fd() < 0 || fstat(file.fd(), &about) != 0) cannot_read();
   if (!S_ISREG(about.st_mode)) throw InputError("it is no file that can be read");
+  constexpr off_t most = off_t{4} << 30;  // far above what is ever sealed; a file may claim to be endless
+  if (about.st_size > most) throw DamagedError("it is damaged: longer than 4 GiB");
   std::string bytes(static_cast<std::size_t>(about.st_size), '\0');
   std::size_t done = 0;
   while (done < bytes.size()) {

@@ -272,6 +272,15 @@ std::vector<std::int64_t> read_integers(const Object& dataset) {
   return values;
 }
 
+std::string read_text(const Object& dataset) {
+  if (!shape_of(dataset).empty()) fail(name_of(dataset) + " is no single text");
+  const Object type = owned(H5Dget_type(dataset.id()), H5Tclose, name_of(dataset) + " has no type");
+  return read_any_strings(
+             type.id(), 1, name_of(dataset),
+             [&](hid_t memory, void* out) { return H5Dread(dataset.id(), memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, out); })
+      .front();
+}
+
 std::vector<std::string> read_strings(const Object& dataset) {
   const Object type = owned(H5Dget_type(dataset.id()), H5Tclose, name_of(dataset) + " has no type");
   return read_any_strings(type.id(), rows_of(dataset), name_of(dataset), [&](hid_t memory, void* out) {

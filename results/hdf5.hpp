@@ -62,6 +62,7 @@ Object write_column(const Object& group, const std::string& name, const std::vec
 void write_text(const Object& group, const std::string& name, const std::string& text);
 std::vector<double> read_reals(const Object& dataset);
 std::vector<std::int64_t> read_integers(const Object& dataset);
+std::string read_text(const Object& dataset);
 std::vector<std::string> read_strings(const Object& dataset);
 
 enum class Kind { real, integer, text, other };

@@ -13,6 +13,10 @@
 
 #include "core/base/error.hpp"
 #include "results/atomic.hpp"
+#include "results/failures.hpp"
+#include "results/finished.hpp"
+#include "results/lock.hpp"
+#include "results/places.hpp"
 #include "results/show.hpp"
 #include "results/store.hpp"
 #include "tests/support/support.hpp"
@@ -187,6 +191,135 @@ TEST(Cell, AnotherNameOrTypeIsDamageAndAnotherVersionIsNot) {
   EXPECT_EQ(outcome(seal({"kvplan", 1}, "")), "damaged");
   EXPECT_EQ(outcome(seal({"kvcell", 1}, "no CBOR")), "damaged");
   EXPECT_EQ(outcome(seal({"kvcell", 2}, "")), "its format's version is 2; this kvlab reads version 1");
+}
+
+PlanRecord sample_plan() {
+  PlanRecord plan;
+  plan.run = "1";
+  plan.file = "/e.yaml";
+  plan.source = "text";
+  plan.assignments = {"seed=2"};
+  plan.swept = {{"codec.bits", ColumnType::real, "1", "swept: codec.bits"}};
+  for (const char* id : {"a", "b", "a", "c", "d"}) {
+    Row row = sample_cell(id).cell;
+    for (const char* name : {"status", "bytes"}) row.erase(name);
+    row["pipeline"] = std::string("here");
+    row["codec.bits"] = 4.0;
+    plan.rows.push_back(row);
+  }
+  plan.rows[4] = unmeasured(plan.rows[4], Status::skipped, "no such backend").cell;
+  return plan;
+}
+
+TEST(Plan, ReadsBackWholeOrNotAtAll) {
+  const std::string bytes = plan_to_bytes(sample_plan());
+  const PlanRecord read = plan_from_bytes(bytes);
+  EXPECT_EQ(read.assignments, std::vector<std::string>{"seed=2"});
+  EXPECT_EQ(read.swept[0].description, "swept: codec.bits");
+  ASSERT_EQ(read.rows.size(), 5U);
+  EXPECT_EQ(std::get<double>(read.rows[1].at("codec.bits")), 4);
+  EXPECT_EQ(std::get<std::string>(read.rows[3].at("status")), "");
+  for (std::size_t i = 0; i < bytes.size(); i += 7) {
+    std::string wrong = bytes;
+    wrong[i] = static_cast<char>(wrong[i] ^ 1);
+    EXPECT_THROW(plan_from_bytes(wrong), DamagedError) << i;
+  }
+  EXPECT_THROW(plan_from_bytes(cell_to_bytes(sample_cell("a"))), DamagedError);
+}
+
+TEST(Plan, TheSameExperimentIsTheSamePathOrTheSameText) {
+  const PlanRecord plan = sample_plan();
+  PlanRecord other = plan;
+  other.source = "edited";
+  EXPECT_TRUE(same_experiment(plan, other));
+  other.file = "/f.yaml";
+  EXPECT_FALSE(same_experiment(plan, other));
+  other.source = plan.source;
+  EXPECT_TRUE(same_experiment(plan, other));
+  PlanRecord pipe = plan;  // a pipe has no path of its own
+  pipe.file = "";
+  PlanRecord other_pipe = pipe;
+  other_pipe.source = "edited";
+  EXPECT_FALSE(same_experiment(pipe, other_pipe));
+}
+
+TEST(Plan, RowsAreThoseOfThePlanThatAreKnown) {
+  CellRecord first = sample_cell("a");
+  first.cell["log"] = std::string("said");
+  const PlanRecord plan = plan_from_bytes(plan_to_bytes(sample_plan()));
+  const auto rows = merge(plan, {{"a", first}, {"c", sample_cell("c")}, {"z", sample_cell("z")}});
+  ASSERT_EQ(rows.size(), 4U);  // a, a again, c and the skipped one; b is not measured, and z is not planned
+  for (const auto& row : rows) EXPECT_EQ(std::get<std::string>(row.cell.at("pipeline")), "here");
+  EXPECT_EQ(std::get<double>(rows[0].cell.at("bytes")), 130);
+  EXPECT_EQ(std::get<std::string>(rows[0].cell.at("log")), "said");
+  EXPECT_EQ(std::get<std::string>(rows[0].cell.at("status")), "ok");
+  EXPECT_EQ(rows[0].samples.size(), 1U);
+  EXPECT_EQ(rows[1].samples.size(), 0U);  // measured once
+  EXPECT_EQ(std::get<std::string>(rows[2].cell.at("id")), "c");
+  EXPECT_EQ(std::get<std::string>(rows[3].cell.at("status")), "skipped");
+}
+
+TEST(Finished, TellsDamageFromWhatIsWholeAndCannotBeRead) {
+  const test::Folder folder;
+  const auto write = [&](const std::string& id, const std::string& bytes) {
+    write_atomically(cell_file(folder.path(), id), bytes);
+  };
+  write("good", cell_to_bytes(sample_cell("good")));
+  write("renamed", cell_to_bytes(sample_cell("good")));
+  write("newer", seal({"kvcell", 2}, ""));
+  std::filesystem::create_symlink("nowhere", cell_file(folder.path(), "link"));
+  const Finished finished = read_cells(folder.path(), {"good", "renamed", "newer", "link", "absent"});
+  EXPECT_EQ(finished.cells.size(), 1U);
+  EXPECT_TRUE(finished.cells.contains("good"));
+  EXPECT_EQ(finished.damaged.size(), 1U);
+  EXPECT_TRUE(finished.damaged.contains("renamed"));
+  EXPECT_EQ(finished.unreadable.size(), 2U);
+  EXPECT_NE(finished.unreadable.at("newer").find("newer.cell: its format's version is 2"), std::string::npos);
+  EXPECT_TRUE(finished.unreadable.contains("link"));
+}
+
+TEST(Places, TwoResultsNeverShareAFolderAndNothingIsOverwritten) {
+  EXPECT_EQ(cells_folder("a/x.h5"), "a/x.cells");
+  EXPECT_EQ(cells_folder("a/x.hdf5"), "a/x.hdf5.cells");
+  EXPECT_EQ(cells_folder("a/x"), "a/x.cells");
+  const test::Folder folder;
+  for (const char* expected : {"f.old", "f.old.2", "f.old.3"}) {
+    std::ofstream(folder.path() / "f") << expected;
+    EXPECT_EQ(set_aside(folder.path() / "f", "old"), folder.path() / expected);
+  }
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 3);
+  std::filesystem::create_symlink("round", folder.path() / "round");
+  EXPECT_THROW(followed(folder.path() / "round"), InputError);
+}
+
+TEST(Lock, HoldsAgainstOthersAndEnds) {
+  const test::Folder folder;
+  EXPECT_FALSE(writer_of(folder.path()));
+  {
+    const OutputLock lock(folder.path());
+    EXPECT_EQ(lock.missing(), "");
+    EXPECT_TRUE(writer_of(folder.path())->find("pid " + std::to_string(getpid())) != std::string::npos);
+    EXPECT_THROW(OutputLock(folder.path()), InputError);
+  }
+  EXPECT_FALSE(writer_of(folder.path()));
+  const OutputLock lock(folder.path());
+}
+
+TEST(Failures, AreGroupedByReason) {
+  Table table;
+  table.columns = {{{"status", ColumnType::text, "", ""}, {}}, {{"reason", ColumnType::text, "", ""}, {}}};
+  const auto add = [&](const char* status, const char* reason) {
+    table.columns[0].values.emplace_back(std::string(status));
+    table.columns[1].values.emplace_back(std::string(reason));
+  };
+  add("ok", "");
+  add("unsupported", "not here");
+  EXPECT_EQ(failures_of(table), "");
+  add("failed", "broken");
+  add("timeout", "longer than 3 s");
+  add("timeout", "longer than 4 s");
+  EXPECT_EQ(failures_of(table),
+            "3 of 5 cells failed; --retry runs them again\n  2 x timeout: longer than 3 s\n  1 x failed: broken\n");
 }
 
 TEST(Show, SortsChoosesAndQuotes) {

@@ -37,6 +37,8 @@ std::vector<ColumnSpec> make_cell_columns() {
       text("status", "ok, skipped, unsupported, failed, timeout, out_of_memory, crashed"),
       text("reason", "why the status is not ok"),
       text("log", "what the worker printed and its methods logged: the end of it, a line each"),
+      real("limit_seconds", "s", "the limit that ended a cell of status timeout"),
+      real("limit_memory_bytes", "B", "the limit under which a cell of status out_of_memory ran, or was too large to"),
       text("parameters", "JSON of all that took effect, defaults included"),
       text("methods", "JSON: of each method its version, the compiler of its library and whether that optimized"),
       count("batch", "sequences"),

@@ -31,38 +31,51 @@ void check_types(const Table& table) {
   }
 }
 
-void write_tables(const h5::Object& file, const std::vector<ColumnSpec>& columns,
-                  const std::vector<CellRecord>& records) {
-  std::vector<Row> rows;
-  std::vector<Row> layers;
-  std::vector<Row> samples;
-  std::vector<Row> rungs;
+// A column at a time: there are many more samples than rows of anything else.
+Table samples_of(const std::vector<CellRecord>& records) {
+  Table table;
+  for (const ColumnSpec& spec : sample_columns()) table.columns.push_back({spec, {}});
   for (const auto& record : records) {
-    rows.push_back(record.cell);
-    layers.insert(layers.end(), record.layers.begin(), record.layers.end());
-    rungs.insert(rungs.end(), record.rungs.begin(), record.rungs.end());
     for (const auto& [metric, seconds] : record.samples) {
       for (std::size_t i = 0; i < seconds.size(); ++i) {
-        samples.push_back({{"id", record.cell.at("id")},
-                           {"metric", metric},
-                           {"sample", static_cast<std::int64_t>(i)},
-                           {"seconds", seconds[i]}});
+        table.columns[0].values.push_back(record.cell.at("id"));
+        table.columns[1].values.emplace_back(metric);
+        table.columns[2].values.emplace_back(static_cast<std::int64_t>(i));
+        table.columns[3].values.emplace_back(seconds[i]);
       }
     }
   }
+  return table;
+}
+
+// The rows of each record that `part` names, one after another.
+std::vector<Row> rows_of(const std::vector<CellRecord>& records, std::vector<Row> CellRecord::* part) {
+  std::vector<Row> rows;
+  for (const auto& record : records) rows.insert(rows.end(), (record.*part).begin(), (record.*part).end());
+  return rows;
+}
+
+void write_tables(const h5::Object& file, const std::vector<ColumnSpec>& columns,
+                  const std::vector<CellRecord>& records) {
+  std::vector<Row> rows;
+  for (const auto& record : records) rows.push_back(record.cell);
   write_table(file, "cells", "cell", make_table(columns, rows));
-  write_table(file, "layers", "row", make_table(layer_columns(), layers));
-  write_table(file, "samples", "row", make_table(sample_columns(), samples));
-  write_table(file, "rungs", "row", make_table(rung_columns(), rungs));
+  write_table(file, "layers", "row", make_table(layer_columns(), rows_of(records, &CellRecord::layers)));
+  write_table(file, "samples", "row", samples_of(records));
+  write_table(file, "rungs", "row", make_table(rung_columns(), rows_of(records, &CellRecord::rungs)));
 }
 
 }  // namespace
 
-void write_run(const std::filesystem::path& path, const RunInfo& info, const std::vector<CellRecord>& cells) {
+std::vector<ColumnSpec> result_columns(const std::vector<ColumnSpec>& swept) {
   std::vector<ColumnSpec> columns = cell_columns();
   // Swept parameters stand behind `parameters`, where a reader looks for what tells the rows apart.
   const auto place = std::find_if(columns.begin(), columns.end(), [](const auto& c) { return c.name == "parameters"; });
-  columns.insert(place + 1, info.swept.begin(), info.swept.end());
+  columns.insert(place + 1, swept.begin(), swept.end());
+  return columns;
+}
+
+void write_run(const std::filesystem::path& path, const RunInfo& info, const std::vector<CellRecord>& cells) {
   const h5::Object file = h5::create_file();
   h5::write_attribute(file, "format", std::string("kvlab-results"));
   h5::write_attribute(file, "version", format_version);
@@ -72,9 +85,22 @@ void write_run(const std::filesystem::path& path, const RunInfo& info, const std
   const h5::Object experiment = h5::create_group(file, "experiment");
   h5::write_text(experiment, "source", info.source);
   h5::write_text(experiment, "expanded", info.expanded);
-  write_tables(file, columns, cells);
+  write_tables(file, result_columns(info.swept), cells);
   const std::vector<char> image = h5::image_of(file);
   write_atomically(path, {image.data(), image.size()});
+}
+
+RunOrigin read_origin(const std::filesystem::path& path) {
+  const h5::StrangerReader reader{
+      [](const h5::Declared& declared) { return 8 * declared.file; },
+      [](const h5::Object& file) {
+        check_format(file, "kvlab-results");
+        const std::string run = h5::has_attribute(file, "run") ? h5::read_string(file, "run") : "";
+        return run + '\0' + h5::read_text(h5::open_dataset(h5::open_group(file, "experiment"), "source"));
+      }};
+  const std::string found = h5::read_stranger(path, reader);
+  const std::size_t end = found.find('\0');
+  return {found.substr(0, end), found.substr(end + 1)};
 }
 
 Table read_run(const std::filesystem::path& path) {

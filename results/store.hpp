@@ -19,6 +19,18 @@ struct RunInfo {
 
 void write_run(const std::filesystem::path& path, const RunInfo& info, const std::vector<CellRecord>& cells);
 
+// What a run file says of where it comes from.
+struct RunOrigin {
+  std::string run;     // of the start that wrote it (PlanRecord::run); "" in files that do not say it
+  std::string source;  // the experiment's text
+};
+
+// The columns of `cells`, those of swept parameters among them.
+std::vector<ColumnSpec> result_columns(const std::vector<ColumnSpec>& swept);
+
+// A stranger's file perhaps, as below. Throws InputError.
+RunOrigin read_origin(const std::filesystem::path& path);
+
 // The table `cells` of a run file, a stranger's perhaps: read in a child (structure.hpp).
 Table read_run(const std::filesystem::path& path);
 

@@ -95,4 +95,15 @@ std::string message(std::string_view text) {
   return printable(shortened(with_short_words(text), most));
 }
 
+std::string size_text(std::uint64_t bytes) {
+  constexpr std::array units{"KiB", "MiB", "GiB", "TiB", "PiB"};
+  if (bytes < 1024) return std::to_string(bytes) + " B";
+  double value = static_cast<double>(bytes) / 1024;
+  std::size_t unit = 0;
+  for (; value >= 1024 && unit + 1 < units.size(); ++unit) value /= 1024;
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.2f %s", value, units.at(unit));
+  return text.data();
+}
+
 }  // namespace kvlab

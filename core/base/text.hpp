@@ -1,6 +1,7 @@
 // Text of strangers (names, attributes, reasons, paths) on its way to a terminal.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -17,5 +18,8 @@ std::string shortened(std::string_view text, std::size_t most);
 
 // A sentence for people: printable, its long names shortened, and as a whole some 2,000 bytes at most.
 std::string message(std::string_view text);
+
+// "1.10 TiB", "512 B": in the largest unit of which it is one or more.
+std::string size_text(std::uint64_t bytes);
 
 }  // namespace kvlab

@@ -6,6 +6,8 @@
 #include "core/base/text.hpp"
 #include "experiments/app/commands.hpp"
 #include "experiments/run/runner.hpp"
+#include "results/failures.hpp"
+#include "results/finished.hpp"
 #include "results/show.hpp"
 #include "results/speed.hpp"
 #include "results/store.hpp"
@@ -22,6 +24,7 @@ struct Options {
   bool force = false;
   bool fresh = false;
   bool retry = false;
+  bool replace = false;
   bool json = false;
   bool csv = false;
 };
@@ -39,14 +42,16 @@ void add_experiment_options(CLI::App& command, Options& options) {
 
 void add_run_options(CLI::App& command, Options& options) {
   command.add_option("-o,--output", options.output, "the result file; default results/runs/NAME.h5");
-  command.add_flag("--fresh", options.fresh, "forget finished cells and run all");
+  command.add_flag("--fresh", options.fresh, "run finished cells again too");
   command.add_flag("--retry", options.retry, "run failed cells again");
+  command.add_flag("--replace", options.replace, "replace the result of another experiment");
 }
 
 // Of methods whose times will not be their own.
 void warn_of_builds(const Plan& plan) {
   std::set<std::string> warnings;
   for (const auto& cell : plan.cells) {
+    if (!cell.chosen) continue;
     for (const Method* method : cell.methods) warnings.insert(build_warning(*method));
   }
   warnings.erase("");
@@ -72,12 +77,19 @@ int run(const Options& options, const App& app, const std::function<void(const T
   const Plan plan = make_plan(experiment, registry, options.force, options.only);
   warn_of_builds(plan);
   const std::filesystem::path output = output_of(options, experiment);
-  const int code =
-      run_plan(experiment, plan,
-               {output, static_cast<std::size_t>(options.jobs), options.fresh, options.retry, app.command, app.commit});
+  RunOptions how;
+  how.output = output;
+  how.jobs = static_cast<std::size_t>(options.jobs);
+  how.fresh = options.fresh;
+  how.retry = options.retry;
+  how.replace = options.replace;
+  how.command = app.command;
+  how.commit = app.commit;
+  const int code = run_plan(experiment, plan, how);
   if (code == 130) return code;
-  print(read_run(output));
-  std::cerr << "written: " << printable(output.string()) << '\n';
+  const Table cells = read_run(output);
+  print(cells);
+  std::cerr << failures_of(cells) << "written: " << printable(output.string()) << '\n';
   return code;
 }
 
@@ -86,7 +98,10 @@ std::string mebibytes(std::uint64_t bytes) { return std::to_string((bytes + (1U 
 void print_plan(const Plan& plan, bool as_json) {
   Json cells = Json::array();
   std::uint64_t most = 0;
+  std::size_t chosen = 0;
   for (const auto& cell : plan.cells) {
+    if (!cell.chosen) continue;
+    ++chosen;
     most = std::max(most, cell.memory_bytes);
     if (as_json) {
       cells.push_back({{"id", cell.id},
@@ -102,7 +117,7 @@ void print_plan(const Plan& plan, bool as_json) {
     }
   }
   if (as_json) std::cout << json_text(cells) << '\n';
-  std::cerr << plan.cells.size() << " cells; the largest needs about " << mebibytes(most) << '\n';
+  std::cerr << chosen << " cells; the largest needs about " << mebibytes(most) << '\n';
 }
 
 }  // namespace
@@ -151,7 +166,11 @@ void add_show(CLI::App& cli, App& /*app*/) {
   command->add_option("--columns", options->columns, "these columns, comma-separated")->delimiter(',');
   command->add_flag("--csv", options->csv, "all columns, or those named, as CSV, a row per cell");
   command->add_flag("--rows", options->rows, "a row per cell: repeats are not taken together");
-  command->callback([file, options] { show(read_run(*file), *options, std::cout); });
+  command->callback([file, options] {
+    std::string note;
+    show(read_result(*file, note), *options, std::cout);
+    if (!note.empty()) std::cerr << message(note) << '\n';
+  });
 }
 
 }  // namespace kvlab

@@ -86,6 +86,7 @@ Experiment load_experiment(const std::string& file, const std::vector<std::strin
   Experiment experiment;
   experiment.file = file;
   experiment.source = text_of_file(file);
+  experiment.assignments = assignments;
   experiment.root = parse_yaml_file(experiment.source, file);
   require_map(experiment.root, "the experiment");
   for (const auto& assignment : assignments) apply_set(experiment.root, assignment);

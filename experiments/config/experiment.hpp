@@ -24,9 +24,10 @@ struct Limits {
 };
 
 struct Experiment {
-  std::string file;    // as it was named
-  std::string source;  // its text
-  Node root;           // with every --set applied
+  std::string file;                      // as it was named
+  std::string source;                    // its text
+  std::vector<std::string> assignments;  // each --set
+  Node root;                             // with them applied
   std::string name;
   std::string about;
   std::int64_t seed = 1;

@@ -44,17 +44,16 @@ class Planner {
           for (std::int64_t repeat = 0; repeat < experiment_.repeats; ++repeat) {
             Cell cell = make_cell(pipeline, workload, backend, repeat);
             if (exclusion.drops(cell)) continue;
-            any = true;
-            if (only.empty() || fnmatch(only.c_str(), cell.name().c_str(), 0) == 0)
-              plan_.cells.push_back(std::move(cell));
+            cell.chosen = only.empty() || fnmatch(only.c_str(), cell.name().c_str(), 0) == 0;
+            any = any || cell.chosen;
+            plan_.cells.push_back(std::move(cell));
           }
         }
       }
     }
     exclusion.check_keys();
-    if (!any) refuse(experiment_.root, "the grid has no cells: exclude drops them all");
-    if (plan_.cells.empty())
-      throw InputError("--only " + only + ": it matches no cell; they are named pipeline/workload/backend");
+    if (plan_.cells.empty()) refuse(experiment_.root, "the grid has no cells: exclude drops them all");
+    if (!any) throw InputError("--only " + only + ": it matches no cell; they are named pipeline/workload/backend");
     for (Cell& cell : plan_.cells) cell.settings = settings_of(cell);
     return std::move(plan_);
   }

@@ -25,11 +25,13 @@ struct Cell {
   WorkloadShape shape;
   std::uint64_t memory_bytes = 0;  // estimate of what its worker needs
   std::string settings;            // what tells it from cells of the same name: "codec.bits=4 repeat=1", or ""
+  bool chosen = true;              // by --only: the others are in the plan and do not run
 
   // "pipeline/workload/backend", what --only matches.
   [[nodiscard]] std::string name() const { return pipeline + "/" + workload + "/" + backend; }
   // For people: the name, and the settings behind it.
   [[nodiscard]] std::string label() const { return settings.empty() ? name() : name() + " " + settings; }
+  [[nodiscard]] bool runs_here() const { return backend == "cpu"; }
   // What is known before it runs: labels, parameters, sizes.
   [[nodiscard]] Row row() const;
 };
@@ -39,7 +41,8 @@ struct Plan {
   std::vector<std::string> swept;  // paths that vary: each is a column of the result
 };
 
-// Throws InputError. `force` lifts the limit of 100,000 cells. `only`: a glob on Cell::name(); "" takes all.
+// Throws InputError. `force` lifts the limit of 100,000 cells. `only`: a glob on Cell::name() for the
+// cells to choose, "" chooses all; the plan is the whole grid either way.
 Plan make_plan(const Experiment& experiment, const Registry& registry, bool force, const std::string& only);
 
 // The swept parameters as columns, and a cell's values in them.

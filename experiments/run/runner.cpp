@@ -6,7 +6,6 @@
 #include <iostream>
 #include <limits>
 #include <list>
-#include <map>
 #include <memory>
 #include <set>
 #include <thread>
@@ -16,11 +15,13 @@
 #include "core/base/text.hpp"
 #include "core/version.hpp"
 #include "experiments/measure/machine.hpp"
+#include "experiments/run/destination.hpp"
 #include "experiments/run/process.hpp"
 #include "experiments/run/progress.hpp"
+#include "experiments/run/resume.hpp"
 #include "experiments/run/warnings.hpp"
 #include "results/atomic.hpp"
-#include "results/lock.hpp"
+#include "results/finished.hpp"
 #include "results/places.hpp"
 #include "results/store.hpp"
 
@@ -36,29 +37,20 @@ class Runner {
       : experiment_(experiment),
         plan_(plan),
         options_(options),
-        file_(followed(options.output)),
-        folder_(cells_folder(file_)) {}
+        record_(record_of(experiment, plan, options.command)),
+        output_(options.output, record_, options.replace) {}
 
   int run() {
-    started_ = utc_now();
-    if (std::filesystem::is_directory(file_)) throw InputError(file_.string() + ": is a folder");
-    std::error_code failure;
-    std::filesystem::create_directories(folder_, failure);
-    if (failure == std::errc::no_space_on_device) throw Error(folder_.string() + ": cannot be made: the disk is full");
-    if (failure) throw InputError(folder_.string() + ": cannot be made: " + failure.message());
-    const OutputLock lock(folder_);
-    if (!lock.missing().empty()) {
-      std::cerr << "warning: " << printable(folder_.string()) << ": this file system has no locks (" << lock.missing()
-                << "): two runs that write here at once lose cells\n";
-    }
-    remove_left_behind(folder_, "");  // of runs that were killed
-    remove_left_behind(file_.parent_path(), file_.filename().string());
-    choose_pending();
-    if (!pending_.empty()) {
+    set_limits(chosen());
+    resume_ = resume(plan_, output_.folder(), {options_.fresh, options_.retry, limits_});
+    set_limits(resume_.pending.size());  // fewer cells have more memory each
+    set_too_large_apart(resume_, limits_, available_memory_bytes());
+    if (!resume_.pending.empty()) {
       measure_machine();
       if (!run_pending()) {
-        std::cerr << "interrupted: " << finished_ << " of " << pending_.size()
-                  << " cells were finished; the same command goes on from there\n";
+        std::cerr << "interrupted: " << finished_ << " of " << resume_.pending.size()
+                  << " cells were finished; the same command goes on from there, and 'kvlab show "
+                  << printable(options_.output.string()) << "' shows what is done\n";
         return 130;
       }
     }
@@ -66,22 +58,20 @@ class Runner {
   }
 
  private:
-  [[nodiscard]] std::filesystem::path file_of(const Cell& cell) const { return cell_file(folder_, cell.id); }
-  [[nodiscard]] static bool available(const Cell& cell) { return cell.backend == "cpu"; }
+  [[nodiscard]] std::filesystem::path file_of(const Cell& cell) const { return cell_file(output_.folder(), cell.id); }
 
-  void choose_pending();
-  [[nodiscard]] bool is_done(const Cell& cell) const;
+  [[nodiscard]] std::size_t chosen() const;
+  void set_limits(std::size_t cells);
   void measure_machine();
   bool run_pending();
   void start(const Cell& cell);
   bool collect();
-  [[nodiscard]] static CellRecord record_of(const Cell& cell, const WorkerProcess::End& end);
+  [[nodiscard]] CellRecord record_of_end(const Cell& cell, const WorkerProcess::End& end) const;
   void keep(const Cell& cell, CellRecord record);
-  [[nodiscard]] CellRecord recorded(const Cell& cell) const;
   [[nodiscard]] Job job_of(const Cell& cell) const;
   int write_results();
   void adopt_peak(const Row& cell);
-  [[nodiscard]] RunInfo describe(const std::vector<ColumnSpec>& swept) const;
+  [[nodiscard]] RunInfo describe() const;
 
   struct Running {
     const Cell* cell;
@@ -91,13 +81,11 @@ class Runner {
   const Experiment& experiment_;
   const Plan& plan_;
   const RunOptions& options_;
-  std::filesystem::path file_;    // the run file
-  std::filesystem::path folder_;  // of its cells
-  std::string started_;
-  std::vector<const Cell*> pending_;
+  PlanRecord record_;
+  Destination output_;
+  Resume resume_;
   Turns turns_;  // of those that run side by side
   std::list<Running> running_;
-  std::map<std::string, CellRecord> unsaved_;  // by id: those with no file
   std::unique_ptr<Progress> progress_;
   std::size_t finished_ = 0;
   std::size_t jobs_ = 1;
@@ -106,26 +94,19 @@ class Runner {
   double peak_copy_ = std::numeric_limits<double>::quiet_NaN();
 };
 
-void Runner::choose_pending() {
-  std::set<std::string> seen;
+std::size_t Runner::chosen() const {
+  std::set<std::string> ids;
   for (const auto& cell : plan_.cells) {
-    if (!available(cell) || !seen.insert(cell.id).second) continue;
-    if (options_.fresh || !is_done(cell)) pending_.push_back(&cell);
+    if (cell.chosen && cell.runs_here()) ids.insert(cell.id);
   }
-  const std::size_t known = seen.size() - pending_.size();
-  if (known > 0) std::cerr << known << " of " << seen.size() << " cells are done already\n";
+  return ids.size();
 }
 
-// A cell file that is damaged is measured again; one that cannot be opened is left, and ends the run.
-bool Runner::is_done(const Cell& cell) const {
-  if (!std::filesystem::exists(file_of(cell))) return false;
-  try {
-    const CellRecord record = read_cell(file_of(cell));
-    return !(options_.retry && is_failure(std::get<std::string>(record.cell.at("status"))));
-  } catch (const DamagedError& error) {
-    std::cerr << "measured again: " << message(error.what()) << '\n';
-    return false;
-  }
+void Runner::set_limits(std::size_t cells) {
+  jobs_ = std::max<std::size_t>(1, std::min(options_.jobs, cells));
+  const double share = 0.8 / static_cast<double>(jobs_);
+  const auto free_share = static_cast<std::uint64_t>(share * static_cast<double>(available_memory_bytes()));
+  limits_ = {experiment_.limits.seconds, experiment_.limits.memory.value_or(free_share)};
 }
 
 void Runner::measure_machine() {
@@ -135,10 +116,6 @@ void Runner::measure_machine() {
     peak_read_ = peak.read;
     peak_copy_ = peak.copy;
   }
-  jobs_ = std::min(options_.jobs, pending_.size());
-  const double share = 0.8 / static_cast<double>(jobs_);
-  const auto free_share = static_cast<std::uint64_t>(share * static_cast<double>(available_memory_bytes()));
-  limits_ = {experiment_.limits.seconds, experiment_.limits.memory.value_or(free_share)};
 }
 
 // False when interrupted; the workers are dead then.
@@ -147,15 +124,15 @@ bool Runner::run_pending() {
   action.sa_handler = on_interrupt;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
-  progress_ = std::make_unique<Progress>(pending_.size());
+  progress_ = std::make_unique<Progress>(resume_.pending.size());
   std::size_t next = 0;
-  while (next < pending_.size() || !running_.empty()) {
+  while (next < resume_.pending.size() || !running_.empty()) {
     if (interrupted != 0) {
       running_.clear();
       progress_.reset();
       return false;
     }
-    while (next < pending_.size() && running_.size() < jobs_) start(*pending_[next++]);
+    while (next < resume_.pending.size() && running_.size() < jobs_) start(*resume_.pending[next++]);
     if (!collect()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     progress_->tick();
   }
@@ -178,8 +155,7 @@ bool Runner::collect() {
       continue;
     }
     if (interrupted != 0 && end->status != Status::ok) return any;  // it may have died of the same signal
-    const Cell& cell = *it->cell;
-    keep(cell, record_of(cell, *end));
+    keep(*it->cell, record_of_end(*it->cell, *end));
     ++finished_;
     it = running_.erase(it);
     any = true;
@@ -187,26 +163,24 @@ bool Runner::collect() {
   return any;
 }
 
-CellRecord with_status(const Cell& cell, Status status, const std::string& reason) {
-  CellRecord record{cell.row(), {}, {}, {}};
-  record.cell["status"] = std::string(name_of(status));
-  record.cell["reason"] = message(reason);
-  record.cell["log"] = std::string();
-  return record;
-}
-
-CellRecord Runner::record_of(const Cell& cell, const WorkerProcess::End& end) {
+CellRecord Runner::record_of_end(const Cell& cell, const WorkerProcess::End& end) const {
   CellRecord record;
   if (end.status != Status::ok) {
-    record = with_status(cell, end.status, end.reason);
+    record = unmeasured(cell.row(), end.status, message(end.reason));
   } else {
     try {
       record = cell_from_bytes(end.result, cell.id);
     } catch (const Error& error) {
-      record = with_status(cell, Status::crashed, std::string("what the worker handed over: ") + error.what());
+      record =
+          unmeasured(cell.row(), Status::crashed, message(std::string("what the worker handed over: ") + error.what()));
     }
   }
   record.cell["log"] = end.output;
+  const auto& status = std::get<std::string>(record.cell.at("status"));
+  if (status == name_of(Status::timeout)) record.cell["limit_seconds"] = limits_.seconds;
+  if (status == name_of(Status::out_of_memory)) {
+    record.cell["limit_memory_bytes"] = static_cast<double>(limits_.memory);
+  }
   return record;
 }
 
@@ -214,27 +188,16 @@ CellRecord Runner::record_of(const Cell& cell, const WorkerProcess::End& end) {
 void Runner::keep(const Cell& cell, CellRecord record) {
   try {
     std::error_code ignored;
-    std::filesystem::create_directories(folder_, ignored);
+    std::filesystem::create_directories(output_.folder(), ignored);
     write_atomically(file_of(cell), cell_to_bytes(record));
   } catch (const Error& error) {
     const auto log = record.cell["log"];
-    record = with_status(cell, Status::failed, error.what());
+    record = unmeasured(cell.row(), Status::failed, message(error.what()));
     record.cell["log"] = log;
-    unsaved_[cell.id] = record;
   }
   progress_->finished(cell.label(), std::get<std::string>(record.cell.at("status")),
                       std::get<std::string>(record.cell.at("reason")));
-}
-
-// A row each, also of those whose file cannot be read.
-CellRecord Runner::recorded(const Cell& cell) const {
-  if (!available(cell)) return with_status(cell, Status::skipped, "backend " + cell.backend + " is not in this build");
-  if (const auto found = unsaved_.find(cell.id); found != unsaved_.end()) return found->second;
-  try {
-    return read_cell(file_of(cell));
-  } catch (const Error& error) {
-    return with_status(cell, Status::failed, error.what());
-  }
+  resume_.known[cell.id] = std::move(record);
 }
 
 Job Runner::job_of(const Cell& cell) const {
@@ -251,27 +214,22 @@ Job Runner::job_of(const Cell& cell) const {
 }
 
 int Runner::write_results() {
-  const std::vector<ColumnSpec> swept = swept_columns(plan_);
-  std::vector<CellRecord> records;
-  std::set<std::string> seen;
   Warnings warnings;
   bool failed = false;
   for (const auto& cell : plan_.cells) {
-    CellRecord record = recorded(cell);
-    warnings.add(cell, std::get<std::string>(record.cell["log"]));
-    record.cell["pipeline"] = cell.pipeline;  // this plan's labels
-    record.cell["workload"] = cell.workload;
-    add_swept(swept, cell, record.cell);
-    if (!seen.insert(cell.id).second) {  // cells that are the same were measured once
-      record.layers.clear();
-      record.samples.clear();
-      record.rungs.clear();
-    }
-    if (available(cell) && std::isnan(peak_read_)) adopt_peak(record.cell);
-    failed = failed || is_failure(std::get<std::string>(record.cell.at("status")));
-    records.push_back(std::move(record));
+    const auto known = resume_.known.find(cell.id);
+    if (known == resume_.known.end()) continue;
+    Row& row = known->second.cell;
+    if (const auto log = row.find("log"); log != row.end()) warnings.add(cell, std::get<std::string>(log->second));
+    if (std::isnan(peak_read_)) adopt_peak(row);
+    failed = failed || (cell.chosen && is_failure(std::get<std::string>(row.at("status"))));
   }
-  write_run(file_, describe(swept), records);
+  const std::vector<CellRecord> records = merge(record_, resume_.known);
+  if (records.size() < record_.rows.size()) {
+    std::cerr << record_.rows.size() - records.size() << " of " << record_.rows.size()
+              << " cells of the plan are not measured yet, and not in the result\n";
+  }
+  write_run(output_.file(), describe(), records);
   warnings.print(std::cerr);
   return failed ? 1 : 0;
 }
@@ -283,12 +241,19 @@ void Runner::adopt_peak(const Row& cell) {
   peak_copy_ = std::get<double>(cell.at("peak_copy_bandwidth"));
 }
 
-RunInfo Runner::describe(const std::vector<ColumnSpec>& swept) const {
+RunInfo Runner::describe() const {
   RunInfo info;
-  info.attributes = {
-      {"name", experiment_.name},  {"about", experiment_.about},        {"kvlab_version", std::string(version)},
-      {"commit", options_.commit}, {"command", options_.command},       {"started", started_},
-      {"ended", utc_now()},        {"peak_read_bandwidth", peak_read_}, {"peak_copy_bandwidth", peak_copy_}};
+  info.attributes = {{"name", experiment_.name},
+                     {"about", experiment_.about},
+                     {"kvlab_version", std::string(version)},
+                     {"commit", options_.commit},
+                     {"command", options_.command},
+                     {"started", record_.started},
+                     {"ended", utc_now()},
+                     {"run", record_.run},
+                     {"planned_cells", static_cast<std::int64_t>(record_.rows.size())},
+                     {"peak_read_bandwidth", peak_read_},
+                     {"peak_copy_bandwidth", peak_copy_}};
   for (auto& attribute : machine_attributes()) info.attributes.push_back(std::move(attribute));
   info.source = experiment_.source;
   Json expanded = Json::array();
@@ -302,7 +267,7 @@ RunInfo Runner::describe(const std::vector<ColumnSpec>& swept) const {
                         {"parameters", cell.parameters}});
   }
   info.expanded = expanded.dump(1);
-  info.swept = swept;
+  info.swept = record_.swept;
   return info;
 }
 
