@@ -7,6 +7,7 @@
 #include "core/base/error.hpp"
 #include "core/cache/attend.hpp"
 #include "core/cache/cache.hpp"
+#include "core/cache/input.hpp"
 
 namespace kvlab {
 namespace {
@@ -34,11 +35,10 @@ void LayerCache::attend(const QueryTensor& queries, float* out, ThreadPool& pool
 
 void LayerCache::attend(std::span<const std::uint32_t> sequences, const float* queries,
                         std::span<const std::uint32_t> positions, float* out, ThreadPool& pool) {
-  if (positions.empty()) return;
-  if (sequences.empty() || positions.size() % sequences.size() != 0) {
-    throw InputError(std::to_string(positions.size()) + " positions are not as many for each of " +
-                     std::to_string(sequences.size()) + " sequences");
-  }
+  if (sequences.empty()) throw InputError(of_layer(shape_.layer) + "attend names no sequence; valid: from 1");
+  for (const std::uint32_t sequence : sequences) (void)at(sequence);
+  check_queries(shape_, "queries", queries, positions, sequences.size());
+  if (out == nullptr) throw InputError(of_layer(shape_.layer) + "there is nowhere to write the outputs (null)");
   CacheMemory& memory = *memory_;
   memory.workspaces.resize(std::max(memory.workspaces.size(), pool.threads()));
   const std::uint64_t count = positions.size() / sequences.size();

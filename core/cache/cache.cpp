@@ -7,10 +7,16 @@
 
 #include "core/base/error.hpp"
 #include "core/cache/encoding.hpp"
+#include "core/cache/input.hpp"
 #include "core/cache/prefill.hpp"
 
 namespace kvlab {
 namespace {
+
+std::shared_ptr<CacheMemory> present(std::shared_ptr<CacheMemory> memory) {
+  if (memory == nullptr) throw InputError("a layer's memory is null");
+  return memory;
+}
 
 // Memory that is larger than caches is written past them.
 constexpr std::uint64_t beyond_caches = std::uint64_t{64} << 20;
@@ -24,7 +30,7 @@ LayerCache::LayerCache(const Pipeline& pipeline, const LayerShape& shape, std::s
       rule_(rung_rule(pipeline)),
       keys_(make_role(pipeline, shape, KVLAB_ROLE_KEYS)),
       values_(make_role(pipeline, shape, KVLAB_ROLE_VALUES)),
-      memory_(std::move(memory)),
+      memory_(present(std::move(memory))),
       decodes_(decodes),
       sequences_(shape.batch, empty()) {
   for (const auto& step : pipeline.select) selectors_.emplace_back(step.selector, shape.describe(KVLAB_ROLE_BOTH));
@@ -39,8 +45,11 @@ LayerCache::~LayerCache() {
 
 const LayerCache::Sequence& LayerCache::at(std::uint64_t sequence) const {
   if (sequence >= sequences_.size() || !sequences_[sequence].live) {
-    throw InputError("there is no sequence " + std::to_string(sequence) + "; there are " +
-                     std::to_string(sequences_.size()) + " slots");
+    const bool removed = sequence < sequences_.size();
+    throw InputError(of_layer(shape_.layer) + "there is no sequence " + std::to_string(sequence) +
+                     (removed              ? ": it was removed"
+                      : sequences_.empty() ? "; there are none"
+                                           : "; valid: 0 .. " + std::to_string(sequences_.size() - 1)));
   }
   return sequences_[sequence];
 }
@@ -63,6 +72,15 @@ std::uint32_t LayerCache::fork(std::uint64_t sequence) {
   return slot;
 }
 
+const Head& LayerCache::head(std::uint64_t sequence, std::uint32_t kv_head) const {
+  const auto& heads = at(sequence).heads;
+  if (kv_head >= heads.size()) {
+    throw InputError(of_layer(shape_.layer) + "there is no KV head " + std::to_string(kv_head) + "; valid: 0 .. " +
+                     std::to_string(heads.size() - 1));
+  }
+  return heads[kv_head];
+}
+
 void LayerCache::clear(std::uint64_t sequence) { at(sequence) = empty(); }
 
 void LayerCache::remove(std::uint64_t sequence) {
@@ -73,21 +91,46 @@ void LayerCache::remove(std::uint64_t sequence) {
 // ---- tokens --------------------------------------------------------------------------------------------------------
 
 void LayerCache::prefill(const Prefill& input, ThreadPool& pool) {
+  const std::uint8_t rung = check_prefill(shape_.batch, input);
   sequences_.assign(shape_.batch, empty());
-  fill(0, shape_.batch, input, pool);
+  fill(0, shape_.batch, rung, input, pool);
 }
 
 void LayerCache::prefill(std::uint64_t sequence, const Prefill& input, ThreadPool& pool) {
-  at(sequence) = empty();
-  fill(sequence, 1, input, pool);
+  Sequence& own = at(sequence);
+  const std::uint8_t rung = check_prefill(1, input);
+  own = empty();
+  fill(sequence, 1, rung, input, pool);
 }
 
-void LayerCache::fill(std::uint64_t first, std::uint64_t count, const Prefill& input, ThreadPool& pool) {
-  if (input.tokens > most_tokens) throw InputError("tokens is " + std::to_string(input.tokens) + "; valid: 0 .. 2^31");
+// All that can be said of it without reading keys and values. Returns the rung that its sequences start on.
+std::uint8_t LayerCache::check_prefill(std::uint64_t count, const Prefill& input) const {
+  if (input.tokens > most_tokens) {
+    throw InputError(of_layer(shape_.layer) + "tokens is " + std::to_string(input.tokens) + "; valid: 0 .. 2^31");
+  }
+  check_tensor(shape_, KVLAB_ROLE_KEYS, input.keys, count, input.tokens);
+  check_tensor(shape_, KVLAB_ROLE_VALUES, input.values, count, input.tokens);
+  const bool observes = std::any_of(selectors_.begin(), selectors_.end(),
+                                    [](const auto& s) { return (s.reads() & KVLAB_READS_QUERIES) != 0; });
+  if (observes && input.tokens > 0) check_observed(count, input.observed);
+  (void)pipeline_.kept_of(input.tokens);
+  return prefill_rung(input.tokens);
+}
+
+// A selector reads them.
+void LayerCache::check_observed(std::uint64_t count, const QueryTensor& observed) const {
+  std::vector<std::uint32_t> positions;  // of all sequences, the same in each
+  for (std::uint64_t i = 0; i < count; ++i) {
+    positions.insert(positions.end(), observed.positions.begin(), observed.positions.end());
+  }
+  check_queries(shape_, "observed queries", observed.base, positions, count);
+}
+
+void LayerCache::fill(std::uint64_t first, std::uint64_t count, std::uint8_t rung, const Prefill& input,
+                      ThreadPool& pool) {
   CacheMemory& memory = *memory_;
   memory.workspaces.resize(std::max(memory.workspaces.size(), pool.threads()));
   const std::uint64_t capacity = count * shape_.kv_heads * head_capacity(pipeline_, keys_, values_, input.tokens);
-  const std::uint8_t rung = prefill_rung(input.tokens);
   const RungRule rule = rule_on(rung);
   memory.arena.prepare(capacity);
   try {

@@ -16,10 +16,13 @@
 // the bit.
 //
 // Threads: one call at a time on an object, and on all that share its memory; each call spreads its heads over the
-// pool. Errors: InputError for shapes and budgets that do not fit, BudgetError where the memory's budget or a
-// sequence's is used up, MethodError for a method that fails, std::bad_alloc. After BudgetError from append() all is as
-// before the call; after any other error from append() or prefill() the sequences of the call are empty, after one from
-// flush() those that it is of.
+// pool. Errors: InputError for what the caller got wrong (shapes, sequences, pointers, strides, positions, a NaN or an
+// infinity among keys, values or queries), BudgetError where the memory's budget or a sequence's is used up,
+// MethodError for a method that fails, std::bad_alloc. After InputError all is as before the call, after BudgetError
+// from append() too. Two cases are otherwise: after an InputError for a number that is not finite among a prefill's
+// keys and values, which are looked at as they are read, and after any other error from append() or prefill(), the
+// sequences of the call are empty; after one from flush() those that it is of. Tokens that are dropped unread are not
+// looked at.
 #pragma once
 
 #include <functional>
@@ -79,6 +82,7 @@ class LayerCache {
   // Of one sequence: the input's batch is 1.
   void prefill(std::uint64_t sequence, const Prefill& input, ThreadPool& pool);
   // `tokens` more for each of these sequences, at the positions after its last; tensor sequence i is of sequences[i].
+  // There is at least one, none twice.
   // A cache with selectors evicts by them, and is refused (MethodError, unsupported) unless made with `decodes`.
   void append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
               const KvTensor& values, ThreadPool& pool);
@@ -87,7 +91,8 @@ class LayerCache {
 
   // o = softmax(scale q k̂) v̂ over the kept tokens at positions <= the query's, in a layer with window W over those
   // > p - W, by online softmax, all query heads of a KV head in one pass. out: f32 [sequence, query_head, query,
-  // head_dim_values]; 0 where nothing is left. This one: all sequences, the same positions in each.
+  // head_dim_values]; 0 where nothing is left. There is at least one sequence and one position, positions are below
+  // 2^31. This one: all sequences, the same positions in each.
   void attend(const QueryTensor& queries, float* out, ThreadPool& pool);
   // queries: f32 [sequence, query_head, query, channel], positions: [sequence, query], ascending in each.
   void attend(std::span<const std::uint32_t> sequences, const float* queries, std::span<const std::uint32_t> positions,
@@ -107,9 +112,7 @@ class LayerCache {
   [[nodiscard]] std::uint64_t requested_bytes() const { return memory_->arena.requested(); }  // asked of the allocator
   [[nodiscard]] std::uint64_t reserved_bytes() const { return memory_->arena.reserved(); }    // held by it
 
-  [[nodiscard]] const Head& head(std::uint64_t sequence, std::uint32_t kv_head) const {
-    return at(sequence).heads[kv_head];
-  }
+  [[nodiscard]] const Head& head(std::uint64_t sequence, std::uint32_t kv_head) const;
   [[nodiscard]] const Role& keys() const { return keys_; }
   [[nodiscard]] const Role& values() const { return values_; }
 
@@ -137,8 +140,12 @@ class LayerCache {
     return const_cast<Sequence&>(std::as_const(*this).at(sequence));
   }
   [[nodiscard]] Sequence empty() const { return {0, true, 0, std::vector<Head>(shape_.kv_heads)}; }
-  void fill(std::uint64_t first, std::uint64_t count, const Prefill& input, ThreadPool& pool);
+  [[nodiscard]] std::uint8_t check_prefill(std::uint64_t count, const Prefill& input) const;
+  void check_observed(std::uint64_t count, const QueryTensor& observed) const;
+  void fill(std::uint64_t first, std::uint64_t count, std::uint8_t rung, const Prefill& input, ThreadPool& pool);
   void check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const;
+  void check_new(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+                 const KvTensor& values, ThreadPool& pool) const;
   [[nodiscard]] RungRule rule_on(std::uint8_t rung) const;
   [[nodiscard]] std::uint8_t first_that_fits(std::uint8_t from, const std::string& what,
                                              const std::function<std::uint64_t(std::uint8_t)>& bytes_on) const;

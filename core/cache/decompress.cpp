@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/base/error.hpp"
 #include "core/cache/cache.hpp"
+#include "core/cache/input.hpp"
 
 namespace kvlab {
 namespace {
@@ -70,6 +72,9 @@ void LayerCache::decompress(void* keys, void* values, ThreadPool& pool) {
     if (!sequence.live) continue;
     live.push_back(&sequence);
     longest = std::max(longest, sequence.tokens);
+  }
+  if (longest > 0 && (keys == nullptr || values == nullptr)) {
+    throw InputError(of_layer(shape_.layer) + "there is nowhere to write the keys or the values (null)");
   }
   pool.parallel_for(live.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
     const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);

@@ -31,9 +31,18 @@ void HeadEncoder::copy_rows(std::byte* to, const TokenRows& rows, std::uint64_t 
 }
 
 Segment HeadEncoder::raw(const TokenRows& rows, std::uint64_t first, std::uint64_t count, std::uint64_t room) const {
+  Segment segment = open(first, count, room);
+  fill(segment, 0, rows, count);
+  return segment;
+}
+
+void HeadEncoder::fill(const Segment& segment, std::uint64_t token, const TokenRows& rows, std::uint64_t count) const {
+  copy_rows(segment.piece->data() + token * role_.row_bytes(), rows, count);
+}
+
+Segment HeadEncoder::open(std::uint64_t first, std::uint64_t count, std::uint64_t room) const {
   const std::uint64_t row = role_.row_bytes();
   auto piece = arena_.allocate(room * row, count * row);
-  copy_rows(piece->data(), rows, count);
   Bytes bytes;
   bytes.uncompressed = count * row;
   return {first, count, room, piece->data(), count * row, false, 0, bytes, std::move(piece)};

@@ -28,6 +28,9 @@ class HeadEncoder {
 
   // Tokens [first, first + count) of the head's kept ones as a raw segment with room for that many, >= count.
   Segment raw(const TokenRows& rows, std::uint64_t first, std::uint64_t count, std::uint64_t room) const;
+  // The same in two steps: the segment, and then its rows from `token` of it on.
+  [[nodiscard]] Segment open(std::uint64_t first, std::uint64_t count, std::uint64_t room) const;
+  void fill(const Segment& segment, std::uint64_t token, const TokenRows& rows, std::uint64_t count) const;
   // The same as a block of that rung's codec; `positions`: theirs. The memory is out of `room`, where given.
   Segment block(std::uint8_t rung, const TokenRows& rows, const Positions::Range& positions, std::uint64_t first,
                 std::uint64_t count, Promise* room = nullptr) const;

@@ -8,9 +8,13 @@
 #include "core/cache/cache.hpp"
 #include "core/cache/encoding.hpp"
 #include "core/cache/evict.hpp"
+#include "core/cache/input.hpp"
 
 namespace kvlab {
 namespace {
+
+// Less to look at or to copy than it takes to wake a thread.
+constexpr std::uint64_t few_rows = 64;
 
 bool unfinished(const Head& head) { return head.stale || !head.encodings.empty(); }
 
@@ -30,14 +34,41 @@ void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uin
   if (!selectors_.empty() && !decodes_) {
     throw MethodError(KVLAB_UNSUPPORTED, "this cache was not made to decode: it kept no scores to evict by");
   }
+  if (sequences.empty()) throw InputError(of_layer(shape_.layer) + "append names no sequence; valid: from 1");
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     if (std::find(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), sequences[i]) !=
         sequences.begin() + static_cast<std::ptrdiff_t>(i)) {
-      throw InputError("sequence " + std::to_string(sequences[i]) + " is named twice");
+      throw InputError(of_layer(shape_.layer) + "sequence " + std::to_string(sequences[i]) +
+                       " is named twice; valid: once per append");
     }
     if (tokens > most_tokens - at(sequences[i]).tokens) {
-      throw InputError("sequence " + std::to_string(sequences[i]) + " would have more than 2^31 tokens");
+      throw InputError(of_layer(shape_.layer) + "sequence " + std::to_string(sequences[i]) +
+                       " would have more than 2^31 tokens");
     }
+  }
+}
+
+// Before anything is changed: one more read of rows that are copied next.
+void LayerCache::check_new(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+                           const KvTensor& values, ThreadPool& pool) const {
+  check_tensor(shape_, KVLAB_ROLE_KEYS, keys, sequences.size(), tokens);
+  check_tensor(shape_, KVLAB_ROLE_VALUES, values, sequences.size(), tokens);
+  const auto step = static_cast<std::int64_t>(size_of(shape_.dtype));
+  const auto check_head = [&](std::size_t index, std::size_t /*thread*/) {
+    const std::uint64_t i = index / shape_.kv_heads;
+    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
+    const auto check = [&](std::uint32_t role, const KvTensor& tensor) {
+      const TokenRows rows{tensor.head(i, kv_head, shape_.dtype), tensor.token_stride * step};
+      check_rows(shape_, role, rows, i, kv_head, tokens);
+    };
+    check(KVLAB_ROLE_KEYS, keys);
+    check(KVLAB_ROLE_VALUES, values);
+  };
+  const std::size_t heads = sequences.size() * shape_.kv_heads;
+  if (heads * tokens <= few_rows) {
+    for (std::size_t index = 0; index < heads; ++index) check_head(index, 0);
+  } else {
+    pool.parallel_for(heads, check_head);
   }
 }
 
@@ -45,6 +76,7 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t 
                         const KvTensor& values, ThreadPool& pool) {
   check_append(sequences, tokens);
   if (tokens == 0) return;
+  check_new(sequences, tokens, keys, values, pool);
   memory_->workspaces.resize(std::max(memory_->workspaces.size(), pool.threads()));
   std::vector<std::uint8_t> rungs;
   for (const std::uint32_t id : sequences) rungs.push_back(append_rung(id, tokens));
@@ -85,7 +117,6 @@ void LayerCache::check_budget(std::span<const std::uint32_t> sequences, std::spa
 
 // A few rows to copy and no block to encode: less than it takes to wake a thread.
 bool LayerCache::is_small(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
-  constexpr std::uint64_t few_rows = 64;
   if (sequences.size() * shape_.kv_heads * tokens > few_rows) return false;
   return std::none_of(sequences.begin(), sequences.end(), [&](std::uint32_t id) {
     const Sequence& sequence = at(id);

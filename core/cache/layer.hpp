@@ -31,13 +31,18 @@ struct LayerShape {
 
   [[nodiscard]] std::uint32_t group() const { return query_heads / kv_heads; }
   [[nodiscard]] std::uint64_t heads() const { return batch * kv_heads; }  // (sequence, KV head) pairs
-  // Throws InputError: kv_heads 1 .. 65,536, head_dim 1 .. 512, batch 1 .. 2^20, query_heads a multiple.
+  // Throws InputError: kv_heads 1 .. 65,536, head_dim 1 .. 512, batch 1 .. 2^20, query_heads a multiple; enumerators
+  // that there are, finite numbers, at most head_dim_keys / 2 frequencies.
   void check() const;
   // As the ABI tells it to a method of this role (KVLAB_ROLE_*). inv_freq points here.
   [[nodiscard]] kvlab_layer describe(std::uint32_t role) const;
+
+ private:
+  void check_rope() const;
 };
 
-// K or V of a prefill, [batch, kv_head, token, channel], read only. Strides in elements; channels are contiguous.
+// K or V, [batch, kv_head, token, channel], read only, aligned to the dtype. Strides in elements, in any order of size,
+// but no two rows overlap; channels are contiguous.
 struct KvTensor {
   const void* base = nullptr;
   std::int64_t sequence_stride = 0;
@@ -54,7 +59,7 @@ struct KvTensor {
 // Queries, f32 after RoPE, unscaled: [batch, query_head, query, channel], contiguous.
 struct QueryTensor {
   const float* base = nullptr;
-  std::span<const std::uint32_t> positions;  // [query], ascending
+  std::span<const std::uint32_t> positions;  // [query], ascending, equal ones allowed
 
   [[nodiscard]] std::uint64_t count() const { return positions.size(); }
 };
@@ -63,7 +68,7 @@ struct Prefill {
   std::uint64_t tokens = 0;
   KvTensor keys;
   KvTensor values;
-  QueryTensor observed;  // what selectors may see; never those that they are judged on
+  QueryTensor observed;  // what selectors may see; never those that they are judged on. Needed where one reads queries
 };
 
 }  // namespace kvlab

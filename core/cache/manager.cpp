@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 namespace kvlab {
 namespace {
@@ -24,6 +25,7 @@ Pipeline share_of(const Pipeline& pipeline, std::span<const LayerShape> layers, 
 
 CacheManager::CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, const CacheOptions& options)
     : memory_(std::make_shared<CacheMemory>(options.budget)) {
+  if (layers.empty()) throw InputError("there are no layers; valid: from 1");
   for (const auto& shape : layers) {
     if (shape.batch != layers.front().batch) {
       throw InputError("layer " + std::to_string(shape.layer) + " has batch " + std::to_string(shape.batch) +
@@ -31,6 +33,14 @@ CacheManager::CacheManager(const Pipeline& pipeline, std::span<const LayerShape>
     }
     layers_.push_back(std::make_unique<LayerCache>(share_of(pipeline, layers, shape), shape, memory_, options.decodes));
   }
+}
+
+const LayerCache& CacheManager::layer(std::size_t index) const {
+  if (index >= layers_.size()) {
+    throw InputError("there is no layer " + std::to_string(index) + "; valid: 0 .. " +
+                     std::to_string(layers_.size() - 1));
+  }
+  return *layers_[index];
 }
 
 void CacheManager::flush(ThreadPool& pool) {
@@ -60,15 +70,16 @@ void CacheManager::remove(std::uint32_t sequence) {
 // The sum of the layers, and each codec state once where instances share it.
 Bytes CacheManager::bytes() const {
   Bytes sum;
-  std::vector<std::uint64_t> shared;
+  std::vector<std::pair<const kvlab_descriptor*, std::uint64_t>> shared;  // a key is its method's own
   for (const auto& layer : layers_) {
     sum += layer->bytes();
     for (const Role* role : {&layer->keys(), &layer->values()}) {
       for (const auto& codec : role->codecs) {
         const kvlab_codec_traits& traits = codec.traits();
         if (traits.state_key != 0) {
-          if (std::find(shared.begin(), shared.end(), traits.state_key) != shared.end()) continue;
-          shared.push_back(traits.state_key);
+          const auto state = std::pair(codec.method().descriptor, traits.state_key);
+          if (std::find(shared.begin(), shared.end(), state) != shared.end()) continue;
+          shared.push_back(state);
         }
         sum.bases += traits.state_bytes;
       }

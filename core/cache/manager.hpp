@@ -16,6 +16,7 @@
 
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/cache/cache.hpp"
@@ -33,8 +34,11 @@ class CacheManager {
   CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, const CacheOptions& options = {});
 
   [[nodiscard]] std::size_t layers() const { return layers_.size(); }
-  [[nodiscard]] LayerCache& layer(std::size_t index) { return *layers_.at(index); }
-  [[nodiscard]] const LayerCache& layer(std::size_t index) const { return *layers_.at(index); }
+  // By its place among the layers that it was made with, from 0. Throws InputError.
+  [[nodiscard]] const LayerCache& layer(std::size_t index) const;
+  [[nodiscard]] LayerCache& layer(std::size_t index) {
+    return const_cast<LayerCache&>(std::as_const(*this).layer(index));
+  }
 
   // ---- sequences, in all layers ------------------------------------------------------------------------------------
 

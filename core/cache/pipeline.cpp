@@ -8,6 +8,11 @@
 #include "core/base/error.hpp"
 
 namespace kvlab {
+namespace {
+
+constexpr std::uint64_t most_kept = std::uint64_t{1} << 31;
+
+}  // namespace
 
 std::uint64_t Budget::of(std::uint64_t present) const {
   if (tokens) return std::min(present, *tokens);
@@ -16,6 +21,15 @@ std::uint64_t Budget::of(std::uint64_t present) const {
 }
 
 void Pipeline::check() const {
+  if (sinks > most_kept || tail > most_kept) {
+    throw InputError("sinks are " + std::to_string(sinks) + " and tail is " + std::to_string(tail) +
+                     "; valid: 0 .. 2^31 each");
+  }
+  for (const auto& step : select) {
+    if (!step.budget.tokens && !(step.budget.keep > 0 && step.budget.keep <= 1)) {
+      throw InputError("keep is " + text_of(step.budget.keep) + "; valid: above 0 and at most 1");
+    }
+  }
   if (ladder.size() > most_rungs) throw InputError("a ladder has at most " + std::to_string(most_rungs) + " rungs");
   for (std::size_t i = 0; i < ladder.size(); ++i) {
     const Rung& rung = ladder[i];

@@ -50,7 +50,7 @@ struct Pipeline {
   // Blocks are encoded by a background thread while queries read the raw rows.
   bool async = false;
 
-  // Throws InputError for a ladder that is none.
+  // Throws InputError for sinks, a tail, a budget or a ladder that are none. Methods are checked as instances are made.
   void check() const;
   // The rungs: the ladder, or the one of keys and values.
   [[nodiscard]] std::vector<Rung> rungs() const;

@@ -4,10 +4,13 @@
 #include <cstring>
 #include <numeric>
 
+#include "core/cache/input.hpp"
 #include "core/cache/select.hpp"
 
 namespace kvlab {
 namespace {
+
+constexpr std::uint64_t raw_step = 256;  // rows
 
 // A run of neighbours needs no copy: it is a view of the workload itself.
 bool contiguous(std::span<const std::uint32_t> positions) {
@@ -60,8 +63,8 @@ void HeadPrefill::run(const Role& keys, const Role& values, Head& head) {
   made.scores.resize(selectors_.size());
   select(made);
   made.positions = Positions(kept_, input_.tokens, arena_);
-  made.key_cut = store(keys, input_.keys, made.positions, made.keys);
-  made.value_cut = store(values, input_.values, made.positions, made.values);
+  made.key_cut = store(keys, KVLAB_ROLE_KEYS, input_.keys, made.positions, made.keys);
+  made.value_cut = store(values, KVLAB_ROLE_VALUES, input_.values, made.positions, made.values);
   head = std::move(made);
 }
 
@@ -76,10 +79,15 @@ void HeadPrefill::apply(std::size_t step, Head& head) {
   const SelectorInstance& selector = selectors_[step];
   SelectorCall call{shape_, shape_.dtype, static_cast<std::uint32_t>(sequence_), kv_head_, kept_, {}, {}, {}};
   const std::uint32_t reads = selector.reads();
-  if ((reads & KVLAB_READS_KEYS) != 0) call.keys = rows(input_.keys, shape_.head_dim_keys, kept_, workspace_.rows);
+  if ((reads & KVLAB_READS_KEYS) != 0) {
+    call.keys = rows(input_.keys, shape_.head_dim_keys, kept_, workspace_.rows);
+    check(KVLAB_ROLE_KEYS, call.keys, kept_);
+  }
   if ((reads & KVLAB_READS_VALUES) != 0) {
     call.values = rows(input_.values, shape_.head_dim_values, kept_, workspace_.more_rows);
+    check(KVLAB_ROLE_VALUES, call.values, kept_);
   }
+  checked_ |= reads;
   if ((reads & KVLAB_READS_QUERIES) != 0) call.observed = observed();
   const std::span<float> scores = call_selector(selector, call, workspace_);
   auto& stay = workspace_.survivors;
@@ -118,6 +126,12 @@ kvlab_queries HeadPrefill::observed() const {
           queries.positions.data()};
 }
 
+// Where a selector read all rows of the role they have been looked at.
+void HeadPrefill::check(std::uint32_t role, const TokenRows& rows, std::span<const std::uint32_t> tokens) const {
+  const std::uint32_t read = role == KVLAB_ROLE_KEYS ? KVLAB_READS_KEYS : KVLAB_READS_VALUES;
+  if ((checked_ & read) == 0) check_rows(shape_, role, rows, sequence_, kv_head_, tokens);
+}
+
 TokenRows HeadPrefill::rows(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,
                             Buffer& gathered) const {
   const std::uint64_t element = size_of(shape_.dtype);
@@ -131,22 +145,40 @@ TokenRows HeadPrefill::rows(const KvTensor& tensor, std::uint64_t channels, std:
 }
 
 // Returns the cut: where the raw tail starts.
-std::uint64_t HeadPrefill::store(const Role& role, const KvTensor& tensor, const Positions& positions,
-                                 std::vector<Segment>& segments) {
+std::uint64_t HeadPrefill::store(const Role& role, std::uint32_t which, const KvTensor& tensor,
+                                 const Positions& positions, std::vector<Segment>& segments) {
   const HeadEncoder encoder(role, kv_head_, arena_, workspace_, past_caches_);
   const std::span<const std::uint32_t> kept(kept_);
-  const auto rows_of = [&](std::uint64_t first, std::uint64_t count) {
-    return rows(tensor, role.channels, kept.subspan(first, count), workspace_.rows);
+  // Calls use(rows) and then looks at them, which costs least: they are in a cache, and what fetches them ahead is at
+  // its work. A codec that failed for what is in them is not to blame.
+  const auto with_rows = [&](std::uint64_t first, std::uint64_t count, const auto& use) {
+    const auto tokens = kept.subspan(first, count);
+    const TokenRows found = rows(tensor, role.channels, tokens, workspace_.rows);
+    try {
+      use(found);
+    } catch (const MethodError&) {
+      check(which, found, tokens);
+      throw;
+    }
+    check(which, found, tokens);
+  };
+  const auto add_raw = [&](std::uint64_t first, std::uint64_t count, std::uint64_t room) {
+    const Segment& segment = segments.emplace_back(encoder.open(first, count, room));
+    for (std::uint64_t done = 0; done < count; done += raw_step) {
+      const std::uint64_t now = std::min(count - done, raw_step);
+      with_rows(first + done, now, [&](const TokenRows& rows) { encoder.fill(segment, done, rows, now); });
+    }
   };
   const std::uint64_t total = kept.size();
   const std::uint64_t sinks = role.coded() ? std::min(pipeline_.sinks, total) : total;
   const std::uint64_t tail = role.coded() ? std::min(pipeline_.tail, total - sinks) : 0;
   if (sinks > 0) {
-    segments.push_back(encoder.raw(rows_of(0, sinks), 0, sinks, role.coded() ? pipeline_.sinks : sinks));
+    add_raw(0, sinks, role.coded() ? pipeline_.sinks : sinks);
   }
   const auto add_block = [&](std::uint8_t rung, std::uint64_t first, std::uint64_t count) {
     const auto range = positions.range(first, count, workspace_.positions);
-    segments.push_back(encoder.block(rung, rows_of(first, count), range, first, count));
+    with_rows(first, count,
+              [&](const TokenRows& rows) { segments.push_back(encoder.block(rung, rows, range, first, count)); });
   };
   std::uint64_t cut = sinks;
   if (role.coded()) {
@@ -161,7 +193,7 @@ std::uint64_t HeadPrefill::store(const Role& role, const KvTensor& tensor, const
   for (std::uint64_t first = cut; first < total;) {
     const std::uint64_t room = chunk_rows(block, (first - cut) % block);
     const std::uint64_t count = std::min(room, total - first);
-    segments.push_back(encoder.raw(rows_of(first, count), first, count, room));
+    add_raw(first, count, room);
     first += count;
   }
   return cut;

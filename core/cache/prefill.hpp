@@ -29,9 +29,10 @@ class HeadPrefill {
   void apply(std::size_t step, Head& head);
   void keep_scores(std::size_t step, std::span<const float> scores, std::span<const std::uint32_t> stay, Head& head);
   [[nodiscard]] kvlab_queries observed() const;
+  void check(std::uint32_t role, const TokenRows& rows, std::span<const std::uint32_t> tokens) const;
   [[nodiscard]] TokenRows rows(const KvTensor& tensor, std::uint64_t channels, std::span<const std::uint32_t> tokens,
                                Buffer& gathered) const;
-  std::uint64_t store(const Role& role, const KvTensor& tensor, const Positions& positions,
+  std::uint64_t store(const Role& role, std::uint32_t which, const KvTensor& tensor, const Positions& positions,
                       std::vector<Segment>& segments);
 
   const Pipeline& pipeline_;
@@ -45,6 +46,7 @@ class HeadPrefill {
   const RungRule& rule_;
   bool past_caches_;
   bool keep_scores_;
+  std::uint32_t checked_ = 0;         // KVLAB_READS_KEYS, _VALUES: a selector read all of them, and they are finite
   std::vector<std::uint32_t>& kept_;  // the workspace's: positions that are still present
 };
 

@@ -103,7 +103,7 @@ void check_selector(const Method& method, std::uint32_t reads, std::uint32_t sco
 }  // namespace
 
 CodecInstance::CodecInstance(const MethodSpec& spec, const kvlab_layer& layer)
-    : method_(spec.method),
+    : method_((kvlab::check(spec, MethodKind::codec), spec.method)),
       functions_(method_->descriptor->codec),
       label_(call_label(method_->id)),
       codec_(nullptr, {functions_->destroy, label_}) {
@@ -208,7 +208,7 @@ void CodecInstance::finish(std::uint32_t kv_head, const float* accumulator, std:
 }
 
 SelectorInstance::SelectorInstance(const MethodSpec& spec, const kvlab_layer& layer)
-    : method_(spec.method),
+    : method_((kvlab::check(spec, MethodKind::selector), spec.method)),
       functions_(method_->descriptor->selector),
       label_(call_label(method_->id)),
       selector_(nullptr, {functions_->destroy, label_}) {

@@ -7,11 +7,10 @@
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "core/base/error.hpp"
 #include "core/method/calls.hpp"
-#include "core/registry/library.hpp"
+#include "core/method/spec.hpp"
 
 namespace kvlab {
 
@@ -19,12 +18,6 @@ namespace kvlab {
 struct MethodError : Error {
   MethodError(kvlab_status status_, const std::string& sentence) : Error(sentence), status(status_) {}
   kvlab_status status;
-};
-
-// A method and its parameters, as one step of a pipeline.
-struct MethodSpec {
-  const Method* method = nullptr;   // the registry's, which outlives all instances
-  std::vector<kvlab_value> values;  // in the order of declaration, complete
 };
 
 // Ends an instance of a plugin by its own function.
@@ -40,8 +33,9 @@ struct Destroy {
 
 class CodecInstance {
  public:
-  CodecInstance(const MethodSpec& spec, const kvlab_layer& layer);
+  CodecInstance(const MethodSpec& spec, const kvlab_layer& layer);  // InputError for a spec that is none
 
+  [[nodiscard]] const Method& method() const { return *method_; }
   [[nodiscard]] const kvlab_codec_traits& traits() const { return traits_; }
   [[nodiscard]] bool attends_keys() const { return method_->attend_keys != nullptr; }
   [[nodiscard]] bool attends_values() const { return method_->attend_values != nullptr; }
@@ -80,7 +74,7 @@ class CodecInstance {
 
 class SelectorInstance {
  public:
-  SelectorInstance(const MethodSpec& spec, const kvlab_layer& layer);
+  SelectorInstance(const MethodSpec& spec, const kvlab_layer& layer);  // InputError for a spec that is none
 
   [[nodiscard]] std::uint32_t reads() const { return reads_; }
   [[nodiscard]] std::uint32_t scope() const { return scope_; }

@@ -39,6 +39,13 @@ std::string nearest_value(const Parameter& parameter, double wanted) {
                    "; valid: " + range_of(parameter));
 }
 
+// `text`: the value, of a number that is not in its range.
+[[noreturn]] void refuse_range(const Parameter& parameter, kvlab_value value, std::string_view text) {
+  const double wanted = parameter.type == ParameterType::real ? value.f : static_cast<double>(value.i);
+  throw InputError(parameter.name + " is " + std::string(text) + "; the nearest valid value is " +
+                   nearest_value(parameter, wanted) + " (valid: " + range_of(parameter) + ")");
+}
+
 }  // namespace
 
 const char* name_of(ParameterType type) {
@@ -103,6 +110,22 @@ bool in_range(const Parameter& parameter, kvlab_value value) {
   return std::find(parameter.integers.begin(), parameter.integers.end(), value.i) != parameter.integers.end();
 }
 
+void check(const Parameter& parameter, kvlab_value value) {
+  if (in_range(parameter, value)) return;
+  switch (parameter.type) {
+    case ParameterType::boolean:
+      throw InputError(parameter.name + " is " + std::to_string(value.i) + "; valid: 0 (false), 1 (true)");
+    case ParameterType::choice:
+      throw InputError(parameter.name + " is choice " + std::to_string(value.i) + "; valid: 0 .. " +
+                       std::to_string(parameter.choices.size() - 1) + " (" + range_of(parameter) + ")");
+    case ParameterType::real:
+      if (std::isnan(value.f)) refuse_type(parameter, "nan");
+      refuse_range(parameter, value, text_of(value.f));
+    case ParameterType::integer:
+      refuse_range(parameter, value, std::to_string(value.i));
+  }
+}
+
 kvlab_value parse(const Parameter& parameter, std::string_view text) {
   kvlab_value value{};
   switch (parameter.type) {
@@ -128,11 +151,7 @@ kvlab_value parse(const Parameter& parameter, std::string_view text) {
       if (!read_number(text, value.i)) refuse_type(parameter, text);
       break;
   }
-  if (!in_range(parameter, value)) {
-    const double wanted = parameter.type == ParameterType::real ? value.f : static_cast<double>(value.i);
-    throw InputError(parameter.name + " is " + std::string(text) + "; the nearest valid value is " +
-                     nearest_value(parameter, wanted) + " (valid: " + range_of(parameter) + ")");
-  }
+  if (!in_range(parameter, value)) refuse_range(parameter, value, text);
   return value;
 }
 

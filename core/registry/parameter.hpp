@@ -40,6 +40,9 @@ std::string text_of(const Parameter& parameter, kvlab_value value);
 // Parses and checks; throws InputError: "bits is 7; the nearest valid value is 6 (valid: 2, 3, 4, 5, 6, 8)".
 kvlab_value parse(const Parameter& parameter, std::string_view text);
 
+// Throws InputError likewise for a value that is none of the parameter's.
+void check(const Parameter& parameter, kvlab_value value);
+
 bool in_range(const Parameter& parameter, kvlab_value value);
 
 // Shortest text that reads back as the same double.

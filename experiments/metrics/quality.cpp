@@ -138,7 +138,7 @@ LayerQuality judge(const WorkloadLayer& layer, const LayerCache& cache, const st
 std::vector<float> cache_outputs(const WorkloadLayer& layer, LayerCache& cache, ThreadPool& pool) {
   const LayerShape& shape = layer.shape;
   std::vector<float> outputs(shape.batch * shape.query_heads * layer.judged.count() * shape.head_dim_values);
-  cache.attend(layer.judged, outputs.data(), pool);
+  if (!outputs.empty()) cache.attend(layer.judged, outputs.data(), pool);
   return outputs;
 }
 

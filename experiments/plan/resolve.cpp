@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/base/nearest.hpp"
 #include "experiments/config/reader.hpp"
 
 namespace kvlab {
@@ -184,7 +183,7 @@ class Resolver {
 
   MethodSpec read_method(MapReader& reader, MethodKind kind, Json& effective) {
     const Node& name = reader.required("method");
-    const Method& method = find_method(name, scalar_of(name, "method"), kind);
+    const Method& method = method_at(name, kind);
     MethodSpec spec{&method, {}};
     for (const auto& parameter : method.parameters) spec.values.push_back(reader.value(parameter));
     effective["method"] = method.id;
@@ -194,19 +193,13 @@ class Resolver {
     return spec;
   }
 
-  const Method& find_method(const Node& at, const std::string& id, MethodKind kind) {
-    const Method* method = registry_.find(id);
-    if (method != nullptr && method->kind == kind) return *method;
-    if (method != nullptr) {
-      refuse(at, "'" + id + "' is a " + name_of(method->kind) + ", and a " + name_of(kind) + " stands here" +
-                     suggestion(id, registry_.ids(kind)));
+  const Method& method_at(const Node& name, MethodKind kind) {
+    const std::string& id = scalar_of(name, "method");
+    try {
+      return find_method(registry_, kind, id);
+    } catch (const InputError& error) {
+      refuse(name, error.what());
     }
-    for (const auto& candidate : registry_.candidates()) {
-      if (candidate.state == Registry::Candidate::State::refused && candidate.path.stem() == id) {
-        refuse(at, "method '" + id + "' is not usable: " + candidate.path.string() + ": " + candidate.reason);
-      }
-    }
-    refuse(at, "there is no " + std::string(name_of(kind)) + " '" + id + "'" + suggestion(id, registry_.ids(kind)));
   }
 
   // An unknown key is taken for a parameter of the method.

@@ -42,18 +42,9 @@ const Registry& registry() {
 MethodSpec spec(const std::string& id, const std::vector<std::pair<std::string, std::string>>& parameters) {
   const Method* method = registry().find(id);
   if (method == nullptr) throw std::runtime_error("no method " + id);
-  MethodSpec made{method, {}};
-  std::size_t used = 0;
-  for (const auto& parameter : method->parameters) {
-    made.values.push_back(parameter.default_value);
-    for (const auto& [name, text] : parameters) {
-      if (name != parameter.name) continue;
-      made.values.back() = parse(parameter, text);
-      ++used;
-    }
-  }
-  if (used != parameters.size()) throw std::runtime_error("a parameter of " + id + " does not exist");
-  return made;
+  std::vector<Setting> settings;
+  for (const auto& [name, text] : parameters) settings.emplace_back(name, text);
+  return method_spec(registry(), method->kind, id, settings);
 }
 
 LayerShape shape(std::uint64_t batch, std::uint32_t kv_heads, std::uint32_t query_heads, std::uint32_t head_dim,

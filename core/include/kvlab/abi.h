@@ -15,7 +15,8 @@
  *                   the workload have the alignment of their element type, no more.
  * Shapes            A KV tensor is [batch, kv_head, token, channel]; calls see one sequence of it. Strides are in
  *                   elements. Unless `heads` says otherwise, a block is one KV head's: [1, tokens, channels].
- * Numbers           Codecs are never given NaN or infinity (the host refuses such workloads). They may be given zeros,
+ * Numbers           Codecs never have to code NaN or infinity: the host refuses them, though where a program hands them
+ *                   to a prefill it may look only after encode did, and then drops the block. They may be given zeros,
  *                   denormals and the largest finite numbers, and what encode accepts must decode to finite values: a
  *                   codec that cannot code a block refuses it (KVLAB_UNSUPPORTED). Attention on the bytes gives what
  *                   attention over the decoded rows gives, denormals included.
