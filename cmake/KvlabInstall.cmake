@@ -13,7 +13,6 @@ install(TARGETS kvlab_core EXPORT kvlab_core ARCHIVE DESTINATION ${CMAKE_INSTALL
 install(DIRECTORY core DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/kvlab_core FILES_MATCHING PATTERN "*.hpp"
         PATTERN include EXCLUDE PATTERN examples EXCLUDE)
 install(EXPORT kvlab_core NAMESPACE kvlab:: DESTINATION ${kvlab_package} FILE kvlabCoreTargets.cmake)
-install(DIRECTORY core/examples DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(TARGETS kvlab_plugin EXPORT kvlab)
 install(EXPORT kvlab NAMESPACE kvlab:: DESTINATION ${kvlab_package} FILE kvlabTargets.cmake)
 configure_package_config_file(cmake/kvlabConfig.cmake.in ${CMAKE_BINARY_DIR}/kvlabConfig.cmake
@@ -23,4 +22,13 @@ install(FILES ${CMAKE_BINARY_DIR}/kvlabConfig.cmake ${CMAKE_BINARY_DIR}/kvlabCon
               cmake/KvlabMethod.cmake cmake/KvlabIsa.cmake cmake/method.map
         DESTINATION ${kvlab_package})
 install(DIRECTORY configs/ DESTINATION ${CMAKE_INSTALL_DATADIR}/kvlab/configs)
-install(FILES LICENSE NOTICE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+# Pages are where they are in the sources, so that the links between them hold.
+install(FILES LICENSE NOTICE README.md ARCHITECTURE.md CONTRIBUTING.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES core/examples/decode.cpp DESTINATION ${CMAKE_INSTALL_DOCDIR}/core/examples)
+foreach(room core experiments methods results)
+  file(GLOB_RECURSE pages RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS ${room}/*.md)
+  foreach(page IN LISTS pages)
+    cmake_path(GET page PARENT_PATH folder)
+    install(FILES ${page} DESTINATION ${CMAKE_INSTALL_DOCDIR}/${folder})
+  endforeach()
+endforeach()

@@ -2,14 +2,22 @@
 // and attend to all that came before. Here the model is a random one, two layers with grouped queries; what it would
 // compute is drawn. Beside the compressed cache runs an uncompressed twin, and what the two differ by is printed.
 //
-//   build/release/kvlab_decode            methods are found as kvlab finds them (KVLAB_PLUGIN_PATH, methods/)
+//   kvlab_decode                          4 bits, keys per channel (KIVI's shape)
+//   kvlab_decode bits=2 group=32          other parameters of the same codec; `kvlab describe quantize` lists them
+//
+// How to build it in a folder of your own: README.md beside this file.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <exception>
 #include <random>
+#include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/cache/manager.hpp"
+#include "core/method/spec.hpp"
 #include "core/registry/registry.hpp"
 
 namespace {
@@ -36,21 +44,6 @@ std::vector<kvlab::LayerShape> model() {
   return layers;
 }
 
-// A method by its id, with its defaults and some of its parameters as YAML spells them.
-kvlab::MethodSpec method(const kvlab::Registry& registry, const char* id,
-                         const std::vector<std::pair<std::string, std::string>>& parameters) {
-  const kvlab::Method* found = registry.find(id);
-  if (found == nullptr) throw kvlab::InputError(std::string("there is no method ") + id);
-  kvlab::MethodSpec spec{found, {}};
-  for (const auto& parameter : found->parameters) {
-    spec.values.push_back(parameter.default_value);
-    for (const auto& [name, text] : parameters) {
-      if (name == parameter.name) spec.values.back() = kvlab::parse(parameter, text);
-    }
-  }
-  return spec;
-}
-
 // What a model would have computed for `tokens` tokens: bf16 [batch, kv_head, token, channel].
 std::vector<std::byte> draw_rows(std::mt19937_64& engine, std::uint64_t tokens) {
   std::normal_distribution<float> normal;
@@ -66,13 +59,38 @@ kvlab::KvTensor tensor(const std::vector<std::byte>& rows, std::uint64_t tokens)
   return {rows.data(), head * kv_heads, head, head_dim};
 }
 
-void run() {
-  const kvlab::Registry registry(kvlab::plugin_search_path({}));
-  kvlab::Pipeline pipeline;  // KIVI's shape at 4 bits, with 4 sinks and the last 64 tokens raw
+// Parameters of the codec: NAME=VALUE.
+std::vector<kvlab::Setting> settings(std::span<char*> arguments) {
+  std::vector<kvlab::Setting> given;
+  for (const std::string_view argument : arguments) {
+    const auto equals = argument.find('=');
+    if (equals == std::string_view::npos) {
+      throw kvlab::InputError("'" + std::string(argument) + "' is not NAME=VALUE, a parameter of quantize like bits=2");
+    }
+    given.emplace_back(argument.substr(0, equals), argument.substr(equals + 1));
+  }
+  return given;
+}
+
+// The usual ones where the others say nothing of them.
+std::vector<kvlab::Setting> filled(std::vector<kvlab::Setting> given, const std::vector<kvlab::Setting>& usual) {
+  for (const auto& setting : usual) {
+    const auto same = [&](const kvlab::Setting& other) { return other.name == setting.name; };
+    if (std::none_of(given.begin(), given.end(), same)) given.push_back(setting);
+  }
+  return given;
+}
+
+void run(const std::vector<kvlab::Setting>& given) {
+  const kvlab::Registry registry(kvlab::plugin_search_path());
+  kvlab::Pipeline pipeline;  // KIVI's shape, with 4 sinks and the last 64 tokens raw
   pipeline.sinks = 4;
   pipeline.tail = 64;
-  pipeline.keys = method(registry, "quantize", {{"bits", "4"}, {"symmetric", "false"}, {"scales", "per_channel"}});
-  pipeline.values = method(registry, "quantize", {{"bits", "4"}, {"symmetric", "false"}});
+  const auto codec = [&](const std::vector<kvlab::Setting>& usual) {
+    return kvlab::method_spec(registry, kvlab::MethodKind::codec, "quantize", filled(given, usual));
+  };
+  pipeline.keys = codec({{"bits", 4}, {"symmetric", false}, {"scales", "per_channel"}});
+  pipeline.values = codec({{"bits", 4}, {"symmetric", false}});
 
   const std::vector<kvlab::LayerShape> layers = model();
   kvlab::CacheManager cache(pipeline, layers, {.budget = std::uint64_t{64} << 20});
@@ -125,9 +143,12 @@ void run() {
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
   try {
-    run();
+    run(settings({arguments + 1, arguments + count}));
+  } catch (const kvlab::InputError& error) {
+    std::fprintf(stderr, "kvlab_decode: %s\n", error.what());
+    return 2;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "kvlab_decode: %s\n", error.what());
     return 1;

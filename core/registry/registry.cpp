@@ -30,7 +30,7 @@ void libraries_in(const fs::path& folder, bool below, std::vector<fs::path>& out
 
 }  // namespace
 
-std::vector<fs::path> plugin_search_path(const std::vector<fs::path>& first) {
+std::vector<fs::path> plugin_search_path(const std::vector<fs::path>& first, const fs::path& last) {
   for (const auto& entry : first) {
     if (!fs::exists(entry)) throw InputError("--plugins " + entry.string() + ": there is no such file or folder");
   }
@@ -44,6 +44,7 @@ std::vector<fs::path> plugin_search_path(const std::vector<fs::path>& first) {
   const fs::path home = fs::read_symlink("/proc/self/exe").parent_path();
   path.push_back(home / "methods");
   path.push_back(home.parent_path() / "lib/kvlab/methods");
+  if (!last.empty()) path.push_back(last);
   return path;
 }
 

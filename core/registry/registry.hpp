@@ -10,9 +10,16 @@
 
 namespace kvlab {
 
+// The methods of the installed kvlab that a program is built with: find_package(kvlab COMPONENTS core) defines it.
+#if !defined(KVLAB_INSTALLED_METHODS)
+#define KVLAB_INSTALLED_METHODS ""
+#endif
+
 // Where plugins are looked for, in order: `first` (the flag --plugins), KVLAB_PLUGIN_PATH (colon-separated), methods/
-// beside the executable, ../lib/kvlab/methods from it (an installed kvlab). An entry is a folder or one library.
-std::vector<std::filesystem::path> plugin_search_path(const std::vector<std::filesystem::path>& first);
+// beside the executable, ../lib/kvlab/methods from it (an installed kvlab), `last`. An entry is a folder or one
+// library.
+std::vector<std::filesystem::path> plugin_search_path(const std::vector<std::filesystem::path>& first = {},
+                                                      const std::filesystem::path& last = KVLAB_INSTALLED_METHODS);
 
 class Registry {
  public:
