@@ -54,12 +54,12 @@ void survives_damage(const Method& method, const Place& place) {
       flipped(bits - 1 - bit);
     }
     for (int i = 0; i < 32; ++i) flipped(engine() % bits);
-    for (int i = 0; i < 8; ++i) {
+    const auto head = std::min<std::ptrdiff_t>(32, std::ssize(bytes));
+    for (int i = 0; i < 9; ++i) {  // of all bytes, of the first few, of all but those
       std::vector<std::uint8_t> damaged(bytes.size());
       std::generate(damaged.begin(), damaged.end(), [&] { return static_cast<std::uint8_t>(engine()); });
-      if (i >= 4)
-        std::copy(bytes.begin() + std::min<std::ptrdiff_t>(32, std::ssize(bytes)), bytes.end(),
-                  damaged.begin() + std::min<std::ptrdiff_t>(32, std::ssize(bytes)));
+      if (i % 3 == 1) std::copy(bytes.begin() + head, bytes.end(), damaged.begin() + head);
+      if (i % 3 == 2) std::copy_n(bytes.begin(), head, damaged.begin());
       use(subject, make_block(damaged, tokens));
     }
     for (const unsigned byte : {0x00U, 0x7FU, 0x80U, 0xFFU}) {

@@ -71,9 +71,9 @@ std::vector<float> scores_of(const SelectorInstance& selector, const HeadTokens&
     in.observed.base = static_cast<const float*>(forbidden());
     in.observed.positions = static_cast<const std::uint32_t*>(forbidden());
   }
-  Guarded scratch = Guarded::scratch(selector.scratch(tokens, reads(KVLAB_READS_QUERIES) ? observed_queries : 0));
+  const Guarded scratch = Guarded::scratch(selector.scratch(tokens, reads(KVLAB_READS_QUERIES) ? observed_queries : 0));
   in.scratch = scratch.as<void>();
-  Guarded scores(tokens * sizeof(float), sizeof(float));
+  const Guarded scores(tokens * sizeof(float), sizeof(float));
   selector.scores(in, {scores.as<float>(), tokens});
   scores.expect_untouched_beside("scores");
   scratch.expect_untouched_beside("scores (scratch)");
@@ -95,7 +95,7 @@ std::size_t for_selector_cases(const Method& method, const Place& place,
         place.set((spec.values.empty() ? "" : text_of(spec) + ", ") + std::string(name_of(dtype)) + ", " +
                   std::to_string(tokens) + (tokens == 1 ? " token" : " tokens"));
         ran += unless_refused([&] {
-          LayerShape shape = layer_shape(dtype, head_dim);
+          const LayerShape shape = layer_shape(dtype, head_dim);
           const SelectorInstance selector(spec, shape.describe(KVLAB_ROLE_BOTH));
           body(selector, HeadTokens(dtype, tokens));
         });

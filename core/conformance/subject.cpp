@@ -37,8 +37,8 @@ CodecSubject::CodecSubject(const MethodSpec& spec, const LayerShape& shape, std:
 
 EncodedBlock CodecSubject::encode(const Tokens& tokens, std::uint64_t stride, std::uint32_t flags) const {
   const StoredTokens stored(tokens, stride);
-  Guarded scratch = Guarded::scratch(codec_.traits().encode_scratch);
-  Guarded bytes(codec_.bound(tokens.count));
+  const Guarded scratch = Guarded::scratch(codec_.traits().encode_scratch);
+  const Guarded bytes(codec_.bound(tokens.count));
   kvlab_encode_in in{};
   in.struct_size = sizeof in;
   in.view = stored.view();
@@ -57,8 +57,8 @@ EncodedBlock CodecSubject::encode(const Tokens& tokens, std::uint64_t stride, st
 std::vector<float> CodecSubject::decode(const kvlab_block& block, std::uint64_t first, std::uint64_t count) const {
   const std::uint64_t stride = channels_ + 3;  // rows apart: what lies between is not the codec's
   constexpr float between = 1234.5F;
-  Guarded scratch = Guarded::scratch(codec_.traits().decode_scratch);
-  Guarded memory(((count - 1) * stride + channels_) * sizeof(float), sizeof(float));
+  const Guarded scratch = Guarded::scratch(codec_.traits().decode_scratch);
+  const Guarded memory(((count - 1) * stride + channels_) * sizeof(float), sizeof(float));
   const std::span<float> spaced(memory.as<float>(), memory.size() / sizeof(float));
   std::fill(spaced.begin(), spaced.end(), between);
   codec_.decode(block, first, count, spaced.data(), stride, scratch.as<void>());
@@ -76,8 +76,8 @@ std::vector<float> CodecSubject::decode(const kvlab_block& block, std::uint64_t 
 }
 
 std::optional<EncodedBlock> CodecSubject::gather(const kvlab_block& block, std::span<const std::uint32_t> keep) const {
-  Guarded scratch = Guarded::scratch(codec_.traits().encode_scratch);
-  Guarded bytes(codec_.bound(keep.size()));
+  const Guarded scratch = Guarded::scratch(codec_.traits().encode_scratch);
+  const Guarded bytes(codec_.bound(keep.size()));
   kvlab_encode_out out{};
   out.struct_size = sizeof out;
   out.bytes = bytes.as<std::uint8_t>();
@@ -90,14 +90,14 @@ std::optional<EncodedBlock> CodecSubject::gather(const kvlab_block& block, std::
 std::vector<float> CodecSubject::scores(const std::vector<float>& queries, const kvlab_block& block,
                                         std::uint64_t first, std::uint64_t count) const {
   const std::uint64_t number = queries.size() / channels_;
-  Guarded scratch = Guarded::scratch(codec_.traits().attend_scratch);
+  const Guarded scratch = Guarded::scratch(codec_.traits().attend_scratch);
   Guarded given(queries.size() * sizeof(float), sizeof(float));
   std::copy(queries.begin(), queries.end(), given.as<float>());
   given.protect();
-  Guarded prepared(codec_.prepared_bytes(number));
+  const Guarded prepared(codec_.prepared_bytes(number));
   codec_.prepare(0, given.as<float>(), number, prepared.as<void>(), scratch.as<void>());
   prepared.expect_untouched_beside("prepare");
-  Guarded scores(number * count * sizeof(float), sizeof(float));
+  const Guarded scores(number * count * sizeof(float), sizeof(float));
   codec_.scores(prepared.as<void>(), number, block, first, count, scores.as<float>(), count, scratch.as<void>());
   scores.expect_untouched_beside("scores");
   return {scores.as<float>(), scores.as<float>() + number * count};
@@ -106,7 +106,7 @@ std::vector<float> CodecSubject::scores(const std::vector<float>& queries, const
 std::vector<float> CodecSubject::weighted(const std::vector<float>& weights, const kvlab_block& block,
                                           std::uint64_t first, std::uint64_t count) const {
   const std::uint64_t number = weights.size() / count;
-  Guarded scratch = Guarded::scratch(codec_.traits().attend_scratch);
+  const Guarded scratch = Guarded::scratch(codec_.traits().attend_scratch);
   Guarded given(weights.size() * sizeof(float), sizeof(float));
   std::copy(weights.begin(), weights.end(), given.as<float>());
   given.protect();
@@ -115,7 +115,7 @@ std::vector<float> CodecSubject::weighted(const std::vector<float>& weights, con
   codec_.accumulate(given.as<float>(), number, count, block, first, count, accumulator.as<float>(), scratch.as<void>());
   accumulator.expect_untouched_beside("accumulate");
   accumulator.protect();
-  Guarded rows(number * channels_ * sizeof(float), sizeof(float));
+  const Guarded rows(number * channels_ * sizeof(float), sizeof(float));
   codec_.finish(0, accumulator.as<float>(), number, rows.as<float>(), scratch.as<void>());
   rows.expect_untouched_beside("finish");
   return {rows.as<float>(), rows.as<float>() + number * channels_};

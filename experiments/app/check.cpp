@@ -49,10 +49,12 @@ bool check(const Method& method, const CheckOptions& options) {
     if (outcome.ok) continue;
     ++failed;
     std::cout << printable(method.id + ": check '" + info.name + "' (" + info.question + ") failed: " + outcome.reason)
-              << std::endl;
+              << '\n'
+              << std::flush;
   }
   std::cout << method.id << ": " << checks.size() << " checks, "
-            << (failed == 0 ? "ok" : std::to_string(failed) + " failed") << std::endl;
+            << (failed == 0 ? "ok" : std::to_string(failed) + " failed") << '\n'
+            << std::flush;
   return failed == 0;
 }
 
@@ -65,7 +67,7 @@ bool check_all(const Registry& registry, const CheckOptions& options) {
   }
   for (const auto& candidate : registry.candidates()) {
     if (candidate.state != Registry::Candidate::State::refused) continue;
-    std::cout << printable(candidate.path.string() + ": refused: " + candidate.reason) << std::endl;
+    std::cout << printable(candidate.path.string() + ": refused: " + candidate.reason) << '\n' << std::flush;
     ok = false;
   }
   return ok;
