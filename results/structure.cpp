@@ -12,6 +12,7 @@
 
 #include "core/base/child.hpp"
 #include "core/base/error.hpp"
+#include "core/base/file.hpp"
 
 namespace kvlab::h5 {
 namespace {
@@ -196,10 +197,11 @@ class Walk {
 
 // Of a regular file.
 std::uint64_t size_of_file(const std::filesystem::path& path) {
+  require_file(path);
   struct stat about{};
-  if (stat(path.c_str(), &about) != 0) throw InputError(path.string() + ": there is no such file");
-  if (!S_ISREG(about.st_mode)) throw InputError(path.string() + ": it is no file that can be read");
-  if (access(path.c_str(), R_OK) != 0) throw InputError(path.string() + ": it cannot be read: " + std::strerror(errno));
+  if (stat(path.c_str(), &about) != 0 || !S_ISREG(about.st_mode)) {
+    throw InputError(path.string() + ": it is no file that can be read");
+  }
   return static_cast<std::uint64_t>(about.st_size);
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/base/error.hpp"
+#include "core/base/file.hpp"
 
 namespace kvlab {
 namespace {
@@ -25,8 +26,8 @@ std::string hex(std::uint64_t value) {
 std::string hash_of(std::string_view bytes) { return hex(XXH3_64bits(bytes.data(), bytes.size())); }
 
 std::string hash_of_file(const std::filesystem::path& path) {
+  require_file(path);
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError(path.string() + ": cannot be read");
   const std::unique_ptr<XXH3_state_t, decltype(&XXH3_freeState)> state(XXH3_createState(), &XXH3_freeState);
   XXH3_128bits_reset(state.get());
   std::vector<char> buffer(std::size_t{1} << 20);
@@ -34,7 +35,7 @@ std::string hash_of_file(const std::filesystem::path& path) {
     file.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
     XXH3_128bits_update(state.get(), buffer.data(), static_cast<std::size_t>(file.gcount()));
   }
-  if (file.bad()) throw InputError(path.string() + ": reading it failed");
+  if (file.bad() || !file.eof()) throw InputError(path.string() + ": reading it failed");
   const XXH128_hash_t hash = XXH3_128bits_digest(state.get());
   return hex(hash.high64) + hex(hash.low64);
 }

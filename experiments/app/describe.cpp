@@ -6,6 +6,7 @@
 #include "experiments/app/commands.hpp"
 #include "experiments/workloads/synthetic/generator.hpp"
 #include "experiments/workloads/synthetic/synthetic.hpp"
+#include "results/schema.hpp"
 
 namespace kvlab {
 namespace {
@@ -54,12 +55,24 @@ void describe_generator(const Generator& generator) {
   std::cout << "example\n  workloads:\n    mine: {synthetic: " << generator.name << ", tokens: 4096}\n";
 }
 
+void describe_column(const ColumnSpec& column) {
+  std::cout << column.name << ", a column of results" << (column.unit.empty() ? "" : ", unit " + column.unit) << '\n'
+            << column.description << '\n';
+}
+
 void describe(const std::string& name, const Registry& registry) {
   if (const Method* method = registry.find(name)) {
     describe_method(*method);
     return;
   }
   std::vector<std::string> names = registry.ids();
+  for (const auto& column : cell_columns()) {
+    if (column.name == name) {
+      describe_column(column);
+      return;
+    }
+    names.push_back(column.name);
+  }
   for (const auto& generator : generators()) {
     if (generator.name == name) {
       describe_generator(generator);
@@ -67,15 +80,17 @@ void describe(const std::string& name, const Registry& registry) {
     }
     names.push_back(generator.name);
   }
-  throw InputError("describe: there is no method or generator '" + name + "'" + suggestion(name, names));
+  throw InputError("describe: there is no method, generator or column of results '" + name + "'" +
+                   suggestion(name, names));
 }
 
 }  // namespace
 
 void add_describe(CLI::App& cli, App& app) {
-  auto* command = cli.add_subcommand("describe", "a method's or generator's parameters, paper, an example");
+  auto* command = cli.add_subcommand(
+      "describe", "a method's or generator's parameters, paper, an example; what a column of results means");
   auto name = std::make_shared<std::string>();
-  command->add_option("NAME", *name, "method or generator")->required();
+  command->add_option("NAME", *name, "method, generator, or column of results (a metric)")->required();
   command->callback([&app, name] { describe(*name, app.registry()); });
 }
 

@@ -18,7 +18,7 @@ namespace {
 struct Options {
   std::string file;
   std::vector<std::string> assignments;
-  std::string only;
+  std::vector<std::string> only;
   std::string output;
   std::int64_t jobs = 1;
   bool force = false;
@@ -36,7 +36,11 @@ void add_experiment_options(CLI::App& command, Options& options) {
       ->take_all()
       ->expected(1)
       ->allow_extra_args(false);
-  command.add_option("--only", options.only, "run cells whose pipeline/workload/backend matches this glob");
+  command
+      .add_option("--only", options.only, "run cells whose pipeline/workload/backend matches this glob; several: any")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
   command.add_flag("--force", options.force, "allow more than 100,000 cells");
 }
 

@@ -25,7 +25,7 @@ class ConfigTest : public testing::Test {
   Plan plan(const std::string& text, const std::vector<std::string>& sets = {}, bool force = false) {
     const auto path = folder_.path() / "e.yaml";
     std::ofstream(path) << text;
-    return make_plan(load_experiment(path.string(), sets), test::registry(), force, "");
+    return make_plan(load_experiment(path.string(), sets), test::registry(), force, {});
   }
 
   // The refusal, with the file's own path left out.
@@ -56,7 +56,7 @@ class ConfigTest : public testing::Test {
 };
 
 TEST_F(ConfigTest, RefusesTopLevelMistakes) {
-  EXPECT_EQ(refusal(""), "E: it is empty, or is no file");
+  EXPECT_EQ(refusal(""), "E: it is empty");
   EXPECT_EQ(refusal("- a\n"), "E:1:1: the experiment is a list, not a map");
   EXPECT_EQ(refusal("a: [1\n").substr(0, 24), "E:2:1: this is not YAML:");
   EXPECT_EQ(refusal(std::string(small) + "---\na: 1\n"), "E: it holds several documents; one is read");
@@ -252,7 +252,13 @@ TEST_F(ConfigTest, RefusesWrongSweeps) {
             "E:6:73: zip's codec.group has 1 values, the first list has 2");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, bits: 8}, zip: {codec.bits: [8, 4]}}\n")),
             "E:6:61: 'codec.bits' has a value besides zip");
-  EXPECT_EQ(refusal(with_pipelines("  p: {zip: {codec.bits: [8, 4]}}\n")), "E:6:26: zip: there is no 'codec' here");
+  EXPECT_EQ(refusal(with_pipelines("  p: {zip: {codec.bits: [8, 4]}}\n")),
+            "E:6:13: zip: there is no map 'codec' here; there are none");
+  EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize}, zip: {codex.bits: [8, 4]}}\n")),
+            "E:6:40: zip: there is no map 'codex' here; the nearest valid name is 'codec'");
+  // A parameter that is not there is told at the path that would make it.
+  EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize}, zip: {codec.bitz: [8, 4]}}\n")).substr(0, 8),
+            "E:6:40: ");
   EXPECT_EQ(refusal(std::string(small) + "repeats: 100000\nbackends: [cpu, cuda]\n"),
             "E:1:1: the grid has 200000 cells, more than 100000; --force runs them all the same");
 }

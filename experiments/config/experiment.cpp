@@ -4,6 +4,7 @@
 #include <fstream>
 #include <limits>
 
+#include "core/base/file.hpp"
 #include "core/base/nearest.hpp"
 #include "experiments/config/reader.hpp"
 
@@ -70,12 +71,12 @@ Limits read_limits(const Node& node) {
 // The whole file, read once: what is parsed is what the result keeps. It may be a pipe.
 std::string text_of_file(const std::string& path) {
   constexpr std::size_t limit = std::size_t{16} << 20;
+  require_file(path);
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError(path + ": cannot be read");
   std::string text(limit + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<std::size_t>(file.gcount()));
-  if (text.empty()) throw InputError(path + ": it is empty, or is no file");
+  if (text.empty()) throw InputError(path + ": it is empty");
   if (text.size() > limit) throw InputError(path + ": it is larger than 16 MiB");
   return text;
 }

@@ -51,7 +51,7 @@ bool Exclusion::drops(const Cell& cell) {
 
 bool Exclusion::matches(const Node& rule, const Cell& cell) {
   const auto values = values_of(cell);
-  for (const auto& [key, value] : values) known_.insert(key);
+  for (const auto& [key, value] : values) known_[key].insert(value);
   return std::all_of(rule.entries.begin(), rule.entries.end(), [&](const auto& entry) {
     const auto& [key, wanted] = entry;
     const auto found =
@@ -63,8 +63,24 @@ bool Exclusion::matches(const Node& rule, const Cell& cell) {
   });
 }
 
+// A value that no cell has, and the nearest that one has.
+std::string Exclusion::why_unused(const Node& rule) const {
+  for (const auto& [key, wanted] : rule.entries) {
+    const std::set<std::string>& values = known_.at(key);
+    const auto is_known = [&, &name = key](const Node& node) {
+      return std::any_of(values.begin(), values.end(), [&](const auto& value) { return equal(node, value, name); });
+    };
+    const Node& first = wanted.is_list() && !wanted.items.empty() ? wanted.items.front() : wanted;
+    if (wanted.is_list() ? std::any_of(wanted.items.begin(), wanted.items.end(), is_known) : is_known(wanted)) continue;
+    const std::vector<std::string> all(values.begin(), values.end());
+    return "no cell has " + key + " " + first.scalar + suggestion(first.scalar, all);
+  }
+  return "each of its values is some cell's, no cell has all of them";
+}
+
 void Exclusion::check_keys() const {
-  const std::vector<std::string> names(known_.begin(), known_.end());
+  std::vector<std::string> names;
+  for (const auto& [key, values] : known_) names.push_back(key);
   for (const auto& rule : rules_) {
     for (const auto& [key, value] : rule.entries) {
       if (known_.find(key) == known_.end()) {
@@ -73,7 +89,9 @@ void Exclusion::check_keys() const {
     }
   }
   for (std::size_t i = 0; i < rules_.size(); ++i) {
-    if (!used_[i]) spdlog::warn("{}: this rule of exclude drops no cell", printable(rules_[i].place));
+    if (!used_[i])
+      spdlog::warn("{}: this rule of exclude drops no cell: {}", printable(rules_[i].place),
+                   message(why_unused(rules_[i])));
   }
 }
 

@@ -1,6 +1,7 @@
 // The experiment's `exclude`: each rule drops the cells that match all of its keys.
 #pragma once
 
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -18,15 +19,16 @@ class Exclusion {
   explicit Exclusion(const std::vector<Node>& rules);
 
   bool drops(const Cell& cell);
-  // After all cells were seen: refuses a key that none of them had, warns of a rule that dropped none.
+  // After all cells were seen: refuses a key that none of them had, warns of a rule that dropped none and says why.
   void check_keys() const;
 
  private:
   bool matches(const Node& rule, const Cell& cell);
+  [[nodiscard]] std::string why_unused(const Node& rule) const;
 
   const std::vector<Node>& rules_;
-  std::vector<bool> used_;       // the rule dropped a cell
-  std::set<std::string> known_;  // keys that some cell had
+  std::vector<bool> used_;                              // the rule dropped a cell
+  std::map<std::string, std::set<std::string>> known_;  // keys that some cell had, and their values
 };
 
 }  // namespace kvlab

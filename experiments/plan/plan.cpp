@@ -1,14 +1,14 @@
 #include "experiments/plan/plan.hpp"
 
-#include <fnmatch.h>
-
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "core/base/hash.hpp"
 #include "core/base/nearest.hpp"
 #include "core/version.hpp"
 #include "experiments/plan/exclude.hpp"
+#include "experiments/plan/only.hpp"
 #include "experiments/plan/sweep.hpp"
 
 namespace kvlab {
@@ -32,33 +32,38 @@ class Planner {
   Planner(const Experiment& experiment, const Registry& registry, bool force)
       : experiment_(experiment), registry_(registry), most_(force ? 0 : most_cells) {}
 
-  Plan plan(const std::string& only) {
+  Plan plan(Only only) {
     expand_pipelines();
     expand_workloads();
     check_count();
     Exclusion exclusion(experiment_.exclude);
-    bool any = false;
     for (const auto& workload : workloads_) {
       for (const auto& pipeline : pipelines_) {
         for (const auto& backend : experiment_.backends) {
           for (std::int64_t repeat = 0; repeat < experiment_.repeats; ++repeat) {
             Cell cell = make_cell(pipeline, workload, backend, repeat);
             if (exclusion.drops(cell)) continue;
-            cell.chosen = only.empty() || fnmatch(only.c_str(), cell.name().c_str(), 0) == 0;
-            any = any || cell.chosen;
+            cell.chosen = only.takes(cell.name());
             plan_.cells.push_back(std::move(cell));
           }
         }
       }
     }
-    exclusion.check_keys();
     if (plan_.cells.empty()) refuse(experiment_.root, "the grid has no cells: exclude drops them all");
-    if (!any) throw InputError("--only " + only + ": it matches no cell; they are named pipeline/workload/backend");
+    only.check(names());
+    exclusion.check_keys();
     for (Cell& cell : plan_.cells) cell.settings = settings_of(cell);
     return std::move(plan_);
   }
 
  private:
+  // Pipelines, and whole names.
+  [[nodiscard]] std::vector<std::string> names() const {
+    std::set<std::string> names;
+    for (const Cell& cell : plan_.cells) names.insert({cell.pipeline, cell.name()});
+    return {names.begin(), names.end()};
+  }
+
   // What the grid varies, as it is in this cell.
   [[nodiscard]] std::string settings_of(const Cell& cell) const {
     std::vector<std::string> settings;
@@ -214,8 +219,9 @@ Row Cell::row() const {
           {"raw_bytes", count(shape.raw_bytes())}};
 }
 
-Plan make_plan(const Experiment& experiment, const Registry& registry, bool force, const std::string& only) {
-  return Planner(experiment, registry, force).plan(only);
+Plan make_plan(const Experiment& experiment, const Registry& registry, bool force,
+               const std::vector<std::string>& only) {
+  return Planner(experiment, registry, force).plan(Only(only));
 }
 
 const Json* find_json(const Json& json, const std::string& path) {

@@ -43,7 +43,8 @@ struct Plan {
 
 // Throws InputError. `force` lifts the limit of 100,000 cells. `only`: a glob on Cell::name() for the
 // cells to choose, "" chooses all; the plan is the whole grid either way.
-Plan make_plan(const Experiment& experiment, const Registry& registry, bool force, const std::string& only);
+Plan make_plan(const Experiment& experiment, const Registry& registry, bool force,
+               const std::vector<std::string>& only);
 
 // The swept parameters as columns, and a cell's values in them.
 std::vector<ColumnSpec> swept_columns(const Plan& plan);

@@ -95,6 +95,16 @@ void find_sweeps(const Node& node, std::vector<std::string>& path, std::vector<A
   for (std::size_t i = 0; i < node.items.size(); ++i) descend(std::to_string(i), node.items[i]);
 }
 
+void paths_of_maps(const Node& node, const std::string& at, std::vector<std::string>& paths) {
+  const auto descend = [&](const std::string& key, const Node& child) {
+    const std::string path = at.empty() ? key : at + "." + key;
+    if (child.is_map()) paths.push_back(path);
+    paths_of_maps(child, path, paths);
+  };
+  for (const auto& [key, child] : node.entries) descend(key, child);
+  for (std::size_t i = 0; i < node.items.size(); ++i) descend(std::to_string(i), node.items[i]);
+}
+
 // Puts a value where a path leads. All but its last part must be there.
 void put(Node& tree, const std::vector<std::string>& path, const Node& value) {
   if (Node* there = find_path(tree, path)) {
@@ -103,7 +113,12 @@ void put(Node& tree, const std::vector<std::string>& path, const Node& value) {
   }
   const std::vector<std::string> above(path.begin(), path.end() - 1);
   Node* parent = find_path(tree, above);
-  if (parent == nullptr || !parent->is_map()) refuse(value, "zip: there is no '" + dotted(above) + "' here");
+  if (parent == nullptr || !parent->is_map()) {
+    std::vector<std::string> maps;
+    paths_of_maps(tree, "", maps);
+    throw InputError(value.key_place + ": zip: there is no map '" + dotted(above) + "' here" +
+                     suggestion(dotted(above), maps));
+  }
   parent->entries.emplace_back(path.back(), value);
 }
 
@@ -121,7 +136,10 @@ Axis zip_axis(const Node& zip, const Node& tree) {
     axis.paths.push_back(split_path(path));
     Node copy = tree;
     if (find_path(copy, axis.paths.back()) != nullptr) refuse(values, "'" + path + "' has a value besides zip");
-    for (std::size_t i = 0; i < values.items.size(); ++i) axis.values[i].push_back(values.items[i]);
+    for (std::size_t i = 0; i < values.items.size(); ++i) {
+      axis.values[i].push_back(values.items[i]);
+      axis.values[i].back().key_place = values.key_place;  // the path is its key, wherever it is put
+    }
   }
   return axis;
 }

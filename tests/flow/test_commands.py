@@ -29,12 +29,12 @@ def test_wrong_flags_are_refused_in_one_line():
     refused(run("ran"), "no command 'ran'", "'run'")
     refused(run("list", "--jsn"), "no flag '--jsn'", "'--json'")
     refused(run("run"), "FILE")
-    refused(run("describe", "quantise"), "no method or generator 'quantise'", "'quantize'")
+    refused(run("describe", "quantise"), "no method, generator or column of results 'quantise'", "'quantize'")
     refused(run("new", "x", "--kind", "codek"), "codek")
     refused(run(), "subcommand")
     refused(run("show", "/nowhere.h5"), "/nowhere.h5: there is no such file")
     refused(run("trace", "/nowhere.h5"), "/nowhere.h5: there is no such file")
-    refused(run("run", "/nowhere.yaml"), "/nowhere.yaml: cannot be read")
+    refused(run("run", "/nowhere.yaml"), "/nowhere.yaml: there is no such file")
 
 
 def test_an_instruction_set_that_is_not_there_is_refused():
@@ -108,6 +108,8 @@ def test_a_library_built_without_optimization_is_told():
 def test_describe_names_parameters_paper_and_an_example():
     for name in ("quantize", "attention_score", "needle"):
         assert "example" in run("describe", name).stdout
+    assert "unit 1\n|o - o^| / |o| over the attention outputs" in run("describe", "output_error").stdout
+    refused(run("describe", "output_eror"), "the nearest valid name is 'output_error'")
     text = run("describe", "quantize").stdout
     for part in ("2402.02750", "valid: 2, 3, 4, 5, 6, 8", "default per_token", "attention on the bytes: keys yes"):
         assert part in text, part
@@ -121,6 +123,39 @@ def test_new_makes_a_folder_once_and_only_beside_methods():
         assert (Path(place) / "methods/mine/README.md").exists()
         refused(run("new", "mine", "--kind", "codec", env={"KVLAB_ROOT": place}), "there already")
         refused(run("new", "Mine", "--kind", "codec", env={"KVLAB_ROOT": place}), "[a-z]")
+
+
+def test_only_takes_names_globs_and_several():
+    with folder() as place:
+        experiment = Path(place) / "e.yaml"
+        experiment.write_text(SMALL + "exclude: [{pipeline: raw, codec.bits: 8}, {codec.bits: 5}]\n")
+
+        def planned(*words):
+            result = run("plan", experiment, *words)
+            assert result.returncode == 0, result.stderr
+            return len(result.stdout.splitlines()), result.stderr
+
+        assert planned("--only", "grid")[0] == 2 and planned("--only", "g*/noise")[0] == 2
+        assert planned("--only", "raw", "--only", "grid/noise/cpu")[0] == 3
+        refused(run("plan", experiment, "--only", "raw", "--only", "gird"),
+                "--only gird: it matches no cell", "the nearest valid name is 'grid'")
+        # A rule that drops nothing is told with what it wanted.
+        warned = planned()[1]
+        assert "e.yaml:9:11: this rule of exclude drops no cell: each of its values is some cell's" in warned, warned
+        assert "e.yaml:9:43: this rule of exclude drops no cell: no cell has codec.bits 5" in warned, warned
+
+
+def test_one_sentence_for_a_file_that_cannot_be_used():
+    with folder() as place:
+        (Path(place) / "folder").mkdir()
+        for name, sentence in (("nowhere", "there is no such file"), ("folder", "it is a folder")):
+            path = f"{place}/{name}"
+            for command in ("run", "plan", "show", "trace"):
+                refused(run(command, path, cwd=place), f"{path}: {sentence}")
+            experiment = Path(place) / "e.yaml"
+            experiment.write_text(SMALL.replace("synthetic: gaussian", f"trace: {path}").replace(
+                ", batch: 2, kv_heads: 2, query_heads: 4, tokens: 96, head_dim: 16", ""))
+            refused(run("run", experiment, cwd=place), f"{path}: {sentence}")
 
 
 def test_plan_runs_nothing():

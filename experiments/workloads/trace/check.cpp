@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "core/base/error.hpp"
+#include "core/base/file.hpp"
 #include "core/base/hash.hpp"
 #include "core/base/text.hpp"
 #include "experiments/workloads/trace/trace.hpp"
@@ -72,9 +73,10 @@ std::string check_all(const h5::Object& file, const fs::path& path) {
 }  // namespace
 
 std::string stamp_of_trace(const fs::path& path) {
+  require_file(path);
   struct stat info{};
   if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) {
-    throw InputError(path.string() + ": there is no such file");
+    throw InputError(path.string() + ": it is no file that can be read");
   }
   std::ostringstream stamp;
   stamp << check_version << ' ' << info.st_size << ' ' << info.st_dev << ' ' << info.st_ino;
