@@ -44,7 +44,7 @@ def test_every_experiment_that_comes_with_kvlab_can_be_planned():
 def test_bench_needs_its_file():
     with folder() as name:
         result = run("bench", cwd=name, env={"KVLAB_ROOT": name})
-    assert result.returncode == 2 and "configs/bench.yaml: cannot be read" in result.stderr, result.stderr
+    assert result.returncode == 2 and "configs/bench.yaml: there is no such file" in result.stderr, result.stderr
 
 
 main(globals())
