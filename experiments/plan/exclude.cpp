@@ -89,9 +89,9 @@ void Exclusion::check_keys() const {
     }
   }
   for (std::size_t i = 0; i < rules_.size(); ++i) {
-    if (!used_[i])
-      spdlog::warn("{}: this rule of exclude drops no cell: {}", printable(rules_[i].place),
-                   message(why_unused(rules_[i])));
+    if (used_[i]) continue;
+    spdlog::warn("{}: this rule of exclude drops no cell: {}", printable(rules_[i].place),
+                 message(why_unused(rules_[i])));
   }
 }
 

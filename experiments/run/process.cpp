@@ -122,8 +122,9 @@ std::optional<WorkerProcess::End> WorkerProcess::poll() {
   if (waitpid(pid_, &status, WNOHANG) == pid_) {
     pid_ = -1;
     end = explain(status);
-  } else if ((end = over_limit())) {
-    kill_and_wait();
+  } else {
+    end = over_limit();
+    if (end) kill_and_wait();
   }
   if (!end) return end;
   turn_.reset();
