@@ -190,12 +190,12 @@ TEST(CallerPrefill, WithWhatIsNotFiniteLeavesTheSequenceEmpty) {
   low_rank.keys = low_rank.values = spec("low_rank", {{"rank", "8"}});
   Pipeline kivi = int8();
   kivi.keys = kivi.values = spec("quantize", {{"bits", "3"}, {"symmetric", "false"}, {"scales", "per_channel"}});
-  std::vector<std::pair<std::string, Pipeline>> pipelines{{"raw", {}},
-                                                          {"low_rank", low_rank},
-                                                          {"kivi", kivi},
-                                                          {"int8", int8()},
-                                                          {"magnitude", scored("magnitude")},
-                                                          {"attention_score", scored("attention_score")}};
+  const std::vector<std::pair<std::string, Pipeline>> pipelines{{"raw", {}},
+                                                                {"low_rank", low_rank},
+                                                                {"kivi", kivi},
+                                                                {"int8", int8()},
+                                                                {"magnitude", scored("magnitude")},
+                                                                {"attention_score", scored("attention_score")}};
   for (const auto& [name, pipeline] : pipelines) {
     for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
       for (const std::uint64_t token : {0U, 199U, 700U, 999U}) {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <limits>
 
 #include "experiments/config/node.hpp"
 #include "experiments/workloads/workload.hpp"
@@ -46,7 +47,7 @@ std::vector<float> decoded(const LayerCache& cache, std::uint64_t tokens, bool v
 std::vector<double> exact(const LayerShape& shape, std::uint64_t tokens, const float* query, const float* keys,
                           const float* values) {
   std::vector<double> logits(tokens);
-  double largest = -INFINITY;
+  double largest = -std::numeric_limits<double>::infinity();
   for (std::uint64_t t = 0; t < tokens; ++t) {
     const float* key = keys + t * shape.head_dim_keys;
     double dot = 0;

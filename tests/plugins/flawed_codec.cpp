@@ -51,7 +51,7 @@ struct FlawedCodec : kvlab::Codec {
     std::memcpy(out.data() + head, rows.data(), in.tokens.tokens * row());
     if (flaw("writes_beyond")) out.data()[out.size()] = 1;
     if (flaw("hangs")) {
-      for (volatile bool forever = true; forever;) {
+      for (const volatile bool forever = true; forever;) {
       }
     }
     return {.payload = in.tokens.tokens * row() + head, .scales = 0, .indices = 0, .bases = 0};

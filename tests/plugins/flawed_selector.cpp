@@ -43,7 +43,7 @@ struct FlawedSelector : kvlab::Selector {
       out[0] = static_cast<float>(++calls);
     }
     if (flaw("hangs")) {
-      for (volatile bool forever = true; forever;) {
+      for (const volatile bool forever = true; forever;) {
       }
     }
   }
