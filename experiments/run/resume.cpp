@@ -92,7 +92,7 @@ class Reader {
   }
 
   void say() const {
-    if (roomier_ > 0) std::cerr << "run again, for the limit that ended them is larger now: " << roomier_ << "\n";
+    if (roomier_ > 0) std::cerr << "cells that a limit ended run again under a larger one: " << roomier_ << "\n";
     const std::size_t done = chosen_.size() - resume_.pending.size() - unreadable_;
     if (done == 0) return;
     std::cerr << done << " of " << chosen_.size() << " cells are done already";
