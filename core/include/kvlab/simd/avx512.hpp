@@ -188,7 +188,13 @@ KVLAB_SIMD I interleave_high_64(I a, I b) { return _mm512_unpackhi_epi64(a, b); 
 // f32 p[i] for the 16 places in `indexes`, of at most 16 elements.
 KVLAB_SIMD F lookup(F table, I indexes) { return _mm512_permutexvar_ps(indexes, table); }
 KVLAB_SIMD I ilookup(I table, I indexes) { return _mm512_permutexvar_epi32(indexes, table); }
-KVLAB_SIMD std::int32_t sum_int(I a) { return _mm512_reduce_add_epi32(a); }
+// Wraps, which _mm512_reduce_add_epi32 leaves undefined in g++.
+KVLAB_SIMD std::int32_t sum_int(I a) {
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+  __m128i sums = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  sums = _mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0x4E));
+  return _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32(sums, 0xB1)));
+}
 KVLAB_SIMD std::int32_t largest_int(I a) { return _mm512_reduce_max_epi32(a); }
 KVLAB_SIMD void store_half(void* p, I a) { _mm256_storeu_si256(static_cast<__m256i*>(p), _mm512_castsi512_si256(a)); }
 // The low 16 bits of each 32-bit integer.
