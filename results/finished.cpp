@@ -23,6 +23,13 @@ bool is_written(const std::filesystem::path& file, const PlanRecord& plan) {
   return std::filesystem::exists(file) && read_origin(file).run == plan.run;
 }
 
+// The command that goes on: with --fresh it would begin again.
+std::string without_fresh(std::string command) {
+  const std::string flag = " --fresh";
+  if (const auto at = command.find(flag); at != std::string::npos) command.erase(at, flag.size());
+  return command;
+}
+
 Table so_far(const std::filesystem::path& file, const PlanRecord& plan, std::string& note) {
   const std::filesystem::path folder = cells_folder(file);
   Finished finished = read_cells(folder, ids_of(plan));
@@ -37,7 +44,8 @@ Table so_far(const std::filesystem::path& file, const PlanRecord& plan, std::str
   note = file.string() + (std::filesystem::exists(file) ? " is of an earlier start" : " is not written yet") + ": " +
          std::to_string(rows.size()) + " of " + std::to_string(plan.rows.size()) + " cells are done";
   const auto writer = writer_of(folder);
-  note += writer ? ", and a run goes on (" + *writer + ")" : "; '" + plan.command + "' goes on from there";
+  note +=
+      writer ? ", and a run goes on (" + *writer + ")" : "; '" + without_fresh(plan.command) + "' goes on from there";
   return make_table(result_columns(plan.swept), rows);
 }
 
@@ -94,6 +102,9 @@ Table read_result(const std::filesystem::path& output, std::string& note) {
   note.clear();
   const std::filesystem::path file = followed(output);
   const std::filesystem::path folder = cells_folder(file);
+  if (!std::filesystem::exists(file) && file.extension() != ".h5") {
+    throw InputError(output.string() + ": there is no such file; a result's name ends in .h5");
+  }
   if (!std::filesystem::exists(plan_file(folder))) return read_run(output);
   PlanRecord plan;
   try {

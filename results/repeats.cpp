@@ -80,7 +80,9 @@ std::string text_for_people(const Column& column, const Repeats& repeats) {
   const std::vector<double> values = measured(column, repeats);
   if (values.size() < 2) return text;
   const double deviation = deviation_of(values);
-  return deviation == 0 ? text : text + " ±" + text_for_people(Value(deviation));
+  // Below the rounding of the mean there is no spread.
+  const bool is_equal = deviation <= 1e-12 * std::fabs(mean_of(values));
+  return is_equal ? text : text + " ±" + text_for_people(Value(deviation));
 }
 
 }  // namespace kvlab

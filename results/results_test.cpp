@@ -380,6 +380,7 @@ TEST(Show, RepeatsAreOneRowWithMeanAndSpread) {
             "a         2 of 3 ok   1.5 ±0.7071  too slow\n"
             "b         ok                    3\n");
   EXPECT_EQ(shown(table, {.sort = "-output_error", .columns = {"pipeline"}}), "pipeline\nb\na\n");
+  EXPECT_EQ(shown(table, {.sort = "", .columns = {"repeat"}}), "repeat\n     0\n     0\n     1\n     1\n     2\n");
   const std::string rows = shown(table, {.sort = "", .columns = {}, .csv = false, .rows = true});
   EXPECT_EQ(std::count(rows.begin(), rows.end(), '\n'), 6);
   EXPECT_NE(rows.find("repeat"), std::string::npos);

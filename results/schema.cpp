@@ -41,6 +41,7 @@ std::vector<ColumnSpec> make_cell_columns() {
       real("limit_memory_bytes", "B", "the limit under which a cell of status out_of_memory ran, or was too large to"),
       text("parameters", "JSON of all that took effect, defaults included"),
       text("methods", "JSON: of each method its version, the compiler of its library and whether that optimized"),
+      text("isa", "instruction set of the kernels: scalar, avx2, avx512 or avx512vnni"),
       count("batch", "sequences"),
       count("layers", "model layers in the workload"),
       count("kv_heads", "KV heads a layer"),

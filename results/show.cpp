@@ -116,7 +116,9 @@ void print_aligned(const std::vector<std::vector<std::string>>& lines, const std
 }  // namespace
 
 void show(const Table& cells, const ShowOptions& options, std::ostream& out) {
-  const bool is_together = !options.csv && !options.rows;
+  const auto tells_apart = [](const std::string& name) { return name == "id" || name == "repeat" || name == "seed"; };
+  const bool is_together =
+      !options.csv && !options.rows && std::none_of(options.columns.begin(), options.columns.end(), tells_apart);
   std::vector<std::string> names = options.columns;
   if (names.empty()) names = options.csv ? cells.names() : usual_columns(cells, is_together);
   std::vector<const Column*> columns;

@@ -52,11 +52,11 @@ TEST(CallsDeathTest, OfSeveralThreadsTheOneThatCrashed) {
   CallBoard board;
   const int status = status_of_child(board, [] {
     std::latch inside(1);
-    std::thread waits([&] {
+    std::thread([&] {
       const InCall in(call_label("patient"), Call::decode);
       inside.count_down();
       while (true) pause();
-    });
+    }).detach();
     inside.wait();
     const InCall in(call_label("rash"), Call::scores);
     raise(SIGSEGV);
@@ -86,9 +86,9 @@ TEST(CallsDeathTest, EachDistinctCallOnceWhereNoneCrashed) {
       inside.count_down();
       while (true) pause();
     };
-    std::thread one(enter, "a", Call::encode);
-    std::thread two(enter, "a", Call::encode);
-    std::thread three(enter, "b", Call::decode);
+    std::thread(enter, "a", Call::encode).detach();
+    std::thread(enter, "a", Call::encode).detach();
+    std::thread(enter, "b", Call::decode).detach();
     inside.wait();
     _exit(3);
   });

@@ -38,7 +38,9 @@ std::vector<fs::path> plugin_search_path(const std::vector<fs::path>& first, con
   if (const char* variable = std::getenv("KVLAB_PLUGIN_PATH"); variable != nullptr) {
     std::istringstream entries(variable);
     for (std::string entry; std::getline(entries, entry, ':');) {
-      if (!entry.empty()) path.emplace_back(entry);
+      if (entry.empty()) continue;
+      if (!fs::exists(entry)) throw InputError("KVLAB_PLUGIN_PATH: " + entry + ": there is no such file or folder");
+      path.emplace_back(entry);
     }
   }
   const fs::path home = fs::read_symlink("/proc/self/exe").parent_path();

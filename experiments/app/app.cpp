@@ -109,7 +109,11 @@ int run_app(int argc, char** argv, const std::string& commit) {
   CLI::App cli("kvlab, a laboratory for KV-cache compression", "kvlab");
   cli.require_subcommand(1);
   cli.set_version_flag("--version", std::string("kvlab ") + version + " (" + commit + ")");
-  cli.add_option("--plugins", app.plugins, "folders or libraries searched for methods before all others");
+  // One value per flag: the next word is the command's.
+  cli.add_option("--plugins", app.plugins, "a folder or library searched for methods before all others; several times")
+      ->take_all()
+      ->expected(1)
+      ->allow_extra_args(false);
   cli.fallthrough();
   for (auto* add : {add_list, add_describe, add_check, add_new, add_plan, add_run, add_bench, add_show, add_trace})
     add(cli, app);

@@ -136,12 +136,18 @@ void add_run(CLI::App& cli, App& app) {
       [&app, options] { app.exit_code = run(*options, app, [](const Table& cells) { show(cells, {}, std::cout); }); });
 }
 
+// The root of the checkout, which the script says; else where an installed kvlab has its files.
+std::filesystem::path own_files() {
+  if (const char* root = std::getenv("KVLAB_ROOT"); root != nullptr) return root;
+  const auto installed = std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() / "share/kvlab";
+  return std::filesystem::exists(installed) ? installed : std::filesystem::path(".");
+}
+
 // A run like any other, of configs/bench.yaml unless another is named, and another table.
 void add_bench(CLI::App& cli, App& app) {
   auto* command = cli.add_subcommand("bench", "the benchmarks: run configs/bench.yaml, speeds against the roofline");
   auto options = std::make_shared<Options>();
-  const char* root = std::getenv("KVLAB_ROOT");  // set by the script at the root of a checkout
-  options->file = (std::filesystem::path(root == nullptr ? "." : root) / "configs" / "bench.yaml").string();
+  options->file = (own_files() / "configs" / "bench.yaml").string();
   add_experiment_options(*command, *options);
   add_run_options(*command, *options);
   command->add_flag("--csv", options->csv, "the table as CSV");

@@ -1,5 +1,7 @@
 #include "experiments/plan/plan.hpp"
 
+#include <kvlab/isa.hpp>
+
 #include <filesystem>
 #include <map>
 #include <set>
@@ -152,6 +154,7 @@ class Planner {
   std::string identify(const Cell& cell, const WorkloadSource& workload) {
     Json identity;
     identity["kvlab"] = {version, results_epoch};
+    identity["isa"] = name_of(chosen_isa());
     identity["parameters"] = cell.parameters;
     if (cell.parameters["workload"].contains("trace")) identity["parameters"]["workload"]["trace"] = "";
     identity["workload"] = workload.identity();
@@ -208,6 +211,7 @@ Row Cell::row() const {
           {"seed", seed},
           {"parameters", parameters.dump()},
           {"methods", describe_methods(methods).dump()},
+          {"isa", std::string(name_of(chosen_isa()))},
           {"batch", count(shape.batch)},
           {"layers", count(shape.layers)},
           {"kv_heads", count(shape.kv_heads)},

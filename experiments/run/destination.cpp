@@ -72,11 +72,11 @@ PlanRecord record_of(const Experiment& experiment, const Plan& plan, const std::
   return record;
 }
 
-Destination::Destination(const std::filesystem::path& output, const PlanRecord& plan, bool replace)
+Destination::Destination(const std::filesystem::path& output, const PlanRecord& plan, const Replacing& how)
     : file_(followed(output)), folder_(cells_folder(file_)) {
   if (std::filesystem::is_directory(file_)) throw InputError(file_.string() + ": is a folder");
   // Before a folder is made; where there is one, once it is locked.
-  if (!std::filesystem::exists(folder_)) refuse_another(plan, replace);
+  if (!std::filesystem::exists(folder_)) refuse_another(plan, how);
   std::error_code failure;
   std::filesystem::create_directories(folder_, failure);
   if (failure == std::errc::no_space_on_device) throw Error(folder_.string() + ": cannot be made: the disk is full");
@@ -86,7 +86,7 @@ Destination::Destination(const std::filesystem::path& output, const PlanRecord& 
     std::cerr << "warning: " << printable(folder_.string()) << ": this file system has no locks (" << lock_->missing()
               << "): two runs that write here at once lose cells\n";
   }
-  refuse_another(plan, replace);
+  refuse_another(plan, how);
   remove_left_behind(folder_, "");  // of runs that were killed
   remove_left_behind(file_.parent_path(), file_.filename().string());
   say_what_is_left_out(plan);
@@ -97,7 +97,7 @@ Destination::Destination(const std::filesystem::path& output, const PlanRecord& 
   write_plan(folder_, plan);
 }
 
-void Destination::refuse_another(const PlanRecord& plan, bool replace) {
+void Destination::refuse_another(const PlanRecord& plan, const Replacing& how) {
   const std::filesystem::path path = plan_file(folder_);
   earlier_.reset();
   if (std::filesystem::exists(path)) {
@@ -106,13 +106,13 @@ void Destination::refuse_another(const PlanRecord& plan, bool replace) {
     } catch (const DamagedError& error) {
       unreadable_ = error.what();
     } catch (const InputError& error) {
-      if (!replace) throw InputError(std::string(error.what()) + "; --replace sets it aside");
+      if (!how.replace) throw InputError(std::string(error.what()) + "; --replace sets it aside");
       unreadable_ = error.what();
     }
   }
-  if (replace) return;
+  if (how.replace) return;
   if (!earlier_) {
-    refuse_unknown(plan);
+    refuse_unknown(plan, how.whole);
   } else if (!same_experiment(*earlier_, plan) &&
              (std::filesystem::exists(file_) || finished_of(*earlier_, folder_, {}) > 0)) {
     throw InputError(file_.string() + ": here is the result of another experiment, " +
@@ -121,8 +121,8 @@ void Destination::refuse_another(const PlanRecord& plan, bool replace) {
   }
 }
 
-// A run file without a plan: of an earlier kvlab, or no result at all.
-void Destination::refuse_unknown(const PlanRecord& plan) const {
+// A run file without a plan: its cells were removed, it is of an earlier kvlab, or no result at all.
+void Destination::refuse_unknown(const PlanRecord& plan, bool whole) const {
   if (!std::filesystem::exists(file_)) return;
   const std::string ways = "; --replace replaces it, -o writes elsewhere";
   std::string source;
@@ -134,6 +134,10 @@ void Destination::refuse_unknown(const PlanRecord& plan) const {
   if (source != plan.source) {
     throw InputError(file_.string() + ": here is the result of another experiment, or of another text of this one" +
                      ways);
+  }
+  if (!whole && finished_of(plan, folder_, {}) == 0) {
+    throw InputError(file_.string() + ": its cells (" + folder_.string() +
+                     ") are gone, so --only would leave the rows of the others out of it; run them all" + ways);
   }
 }
 

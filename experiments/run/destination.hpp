@@ -14,18 +14,24 @@ namespace kvlab {
 // The plan as its file has it, for one start of `experiment`.
 PlanRecord record_of(const Experiment& experiment, const Plan& plan, const std::string& command);
 
+struct Replacing {
+  bool replace;  // also the result of another experiment
+  bool whole;    // every cell of the plan will have a row
+};
+
 class Destination {
  public:
-  // Throws InputError, and nothing is written, where another run writes there or a result of another experiment would
-  // be replaced without `replace`. Says on stderr what the new plan leaves out. The lock is held as long as this lives.
-  Destination(const std::filesystem::path& output, const PlanRecord& plan, bool replace);
+  // Throws InputError, and nothing is written, where another run writes there, or where rows would be lost without
+  // `replace`: those of another experiment, or, of a result whose cells are gone, those that do not run now. Says on
+  // stderr what the new plan leaves out. The lock is held as long as this lives.
+  Destination(const std::filesystem::path& output, const PlanRecord& plan, const Replacing& how);
 
   [[nodiscard]] const std::filesystem::path& file() const { return file_; }      // the run file, links followed
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }  // of its cells
 
  private:
-  void refuse_another(const PlanRecord& plan, bool replace);
-  void refuse_unknown(const PlanRecord& plan) const;
+  void refuse_another(const PlanRecord& plan, const Replacing& how);
+  void refuse_unknown(const PlanRecord& plan, bool whole) const;
   void say_what_is_left_out(const PlanRecord& plan) const;
 
   std::filesystem::path file_;

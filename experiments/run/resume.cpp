@@ -118,18 +118,18 @@ Resume resume(const Plan& plan, const std::filesystem::path& folder, const Resum
   return Reader(plan, folder, options).read();
 }
 
-void set_too_large_apart(Resume& resume, const WorkerLimits& limits, std::uint64_t free_memory) {
-  std::erase_if(resume.pending, [&](const Cell* cell) {
-    const std::uint64_t inputs = cell->shape.raw_bytes() + cell->shape.query_bytes();
-    if (inputs <= std::min(limits.memory, free_memory)) return false;
+void set_too_large_apart(const Plan& plan, Resume& resume, const WorkerLimits& limits, std::uint64_t free_memory) {
+  for (const Cell& cell : plan.cells) {
+    const std::uint64_t inputs = cell.shape.raw_bytes() + cell.shape.query_bytes();
+    if (inputs <= std::min(limits.memory, free_memory) || !cell.runs_here() || resume.known.contains(cell.id)) continue;
     const std::string room = inputs > limits.memory ? "the limit is " + size_text(limits.memory)
                                                     : size_text(free_memory) + " of memory are free";
     CellRecord record =
-        unmeasured(cell->row(), Status::out_of_memory, "K, V and queries alone are " + size_text(inputs) + "; " + room);
+        unmeasured(cell.row(), Status::out_of_memory, "K, V and queries alone are " + size_text(inputs) + "; " + room);
     record.cell["limit_memory_bytes"] = static_cast<double>(limits.memory);
-    resume.known[cell->id] = std::move(record);
-    return true;
-  });
+    resume.known[cell.id] = std::move(record);
+  }
+  std::erase_if(resume.pending, [&](const Cell* cell) { return resume.known.contains(cell->id); });
 }
 
 }  // namespace kvlab

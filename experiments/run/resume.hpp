@@ -29,7 +29,7 @@ struct ResumeOptions {
 Resume resume(const Plan& plan, const std::filesystem::path& folder, const ResumeOptions& options);
 
 // A cell whose K, V and queries alone exceed the limit, or the bytes that are free, does not run: it is known to be
-// `out_of_memory`.
-void set_too_large_apart(Resume& resume, const WorkerLimits& limits, std::uint64_t free_memory);
+// `out_of_memory`, whether it was to run or not.
+void set_too_large_apart(const Plan& plan, Resume& resume, const WorkerLimits& limits, std::uint64_t free_memory);
 
 }  // namespace kvlab

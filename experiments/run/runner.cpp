@@ -31,6 +31,10 @@ namespace {
 volatile std::sig_atomic_t interrupted = 0;
 void on_interrupt(int /*signal*/) { interrupted = 1; }
 
+bool is_whole(const Plan& plan) {
+  return std::all_of(plan.cells.begin(), plan.cells.end(), [](const Cell& cell) { return cell.chosen; });
+}
+
 class Runner {
  public:
   Runner(const Experiment& experiment, const Plan& plan, const RunOptions& options)
@@ -38,19 +42,20 @@ class Runner {
         plan_(plan),
         options_(options),
         record_(record_of(experiment, plan, options.command)),
-        output_(options.output, record_, options.replace) {}
+        output_(options.output, record_, {options.replace, is_whole(plan)}) {}
 
   int run() {
     set_limits(chosen());
     resume_ = resume(plan_, output_.folder(), {options_.fresh, options_.retry, limits_});
     set_limits(resume_.pending.size());  // fewer cells have more memory each
-    set_too_large_apart(resume_, limits_, available_memory_bytes());
+    set_too_large_apart(plan_, resume_, limits_, available_memory_bytes());
     if (!resume_.pending.empty()) {
       measure_machine();
       if (!run_pending()) {
         std::cerr << "interrupted: " << finished_ << " of " << resume_.pending.size()
-                  << " cells were finished; the same command goes on from there, and 'kvlab show "
-                  << printable(options_.output.string()) << "' shows what is done\n";
+                  << " cells were finished; the same command "
+                  << (options_.fresh ? "without --fresh goes on from there, earlier cells kept" : "goes on from there")
+                  << ", and 'kvlab show " << printable(options_.output.string()) << "' shows what is done\n";
         return 130;
       }
     }

@@ -49,6 +49,9 @@ def test_what_cannot_be_used_is_refused_before_work():
         for jobs in ("0", "-1", "100000"):
             refused(run("run", experiment, "--jobs", jobs, cwd=place), f"--jobs {jobs}: valid: 1 .. 1024")
         refused(run("list", "--plugins", "/nowhere"), "--plugins /nowhere: there is no such file or folder")
+        refused(run("list", env={"KVLAB_PLUGIN_PATH": "/nowhere"}), "KVLAB_PLUGIN_PATH: /nowhere: there is no such file")
+        assert run("plan", "--plugins", PLUGINS, experiment).returncode == 0  # the flag takes one word
+        refused(run("show", f"{place}/x"), "x: there is no such file; a result's name ends in .h5")
         (Path(place) / "file").write_text("")
         refused(run("run", experiment, "-o", "file/x.h5", cwd=place), "file/x.cells: cannot be made: Not a directory")
         (Path(place) / "x.h5").mkdir()

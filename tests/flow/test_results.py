@@ -100,7 +100,11 @@ def test_a_result_without_a_plan_is_not_replaced_unasked():
         place = Place(path)
         assert place.run().returncode == 0
         shutil.rmtree(place.cells)
-        assert place.run("--only", "raw/*").returncode == 0  # the same text
+        whole = (place.path / OUT).read_bytes()
+        refused = place.run("--only", "raw/*")  # the same text, but rows would be lost
+        assert refused.returncode == 2 and "(out.cells) are gone, so --only would leave" in refused.stderr, refused.stderr
+        assert (place.path / OUT).read_bytes() == whole and not place.cells.exists()
+        assert place.run().returncode == 0 and len(place.frame()) == 4
         shutil.rmtree(place.cells)
         place.write(EXPERIMENT.replace("8, 5, 4", "8, 6"), "other.yaml")
         refused = place.run(name="other.yaml")
@@ -225,9 +229,22 @@ def test_inputs_that_do_not_fit_are_a_row_at_once():
             result = place.run("--only", "raw/*", "--set", "limits.memory=1GiB")
             assert result.returncode == 1, result.stderr
             cells = place.frame()
-            assert list(cells["status"]) == ["ok", "out_of_memory"]
+            # Of the others too it is known without running them.
+            assert list(cells["status"]) == ["ok"] + 4 * ["out_of_memory"], cells["status"]
             assert "K, V and queries alone are 128.00 GiB; the limit is 1.00 GiB" in cells["reason"].iloc[1], cells["reason"].iloc[1]
-            assert len(place.contents()) == 1 and "1 x out_of_memory: K, V and queries alone" in result.stderr
+            assert len(place.contents()) == 1 and "4 x out_of_memory: K, V and queries alone" in result.stderr
+        # Such a row has no file, and is there whichever cells run.
+        place.run("--only", "grid", "--set", "limits.memory=1GiB")
+        assert list(place.frame()["status"]).count("out_of_memory") == 4
+
+
+def test_an_instruction_set_is_part_of_a_measurement():
+    with folder() as path:
+        place = Place(path)
+        assert place.run().returncode == 0 and len(set(place.frame()["isa"])) == 1
+        one = run("run", "e.yaml", "-o", OUT, "--only", "raw", cwd=path, env={"KVLAB_ISA": "scalar"})
+        assert one.returncode == 0 and "done already" not in one.stderr, one.stderr
+        assert list(place.frame()["isa"]) == ["scalar"]
 
 
 main(globals())

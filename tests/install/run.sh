@@ -62,6 +62,9 @@ YAML
 export KVLAB_PLUGIN_PATH=$PWD/build/methods
 "$installed" list >list.txt  # a pipe into grep -q would end it early
 grep -q newest list.txt
+# The benchmarks find their experiment where it was installed.
+"$installed" bench --only none 2>bench.txt && exit 1
+grep -q "it matches no cell" bench.txt
 # No build type was named: a method is optimized all the same.
 if [ -z "$sanitized" ] && grep -q WARNING list.txt; then exit 1; fi
 "$installed" run experiment.yaml --plugins "$PWD/build"
