@@ -116,6 +116,7 @@ void print_aligned(const std::vector<std::vector<std::string>>& lines, const std
 }  // namespace
 
 void show(const Table& cells, const ShowOptions& options, std::ostream& out) {
+  if (cells.rows() == 0 && !options.csv && options.columns.empty()) return;  // what there is not is said elsewhere
   const auto tells_apart = [](const std::string& name) { return name == "id" || name == "repeat" || name == "seed"; };
   const bool is_together =
       !options.csv && !options.rows && std::none_of(options.columns.begin(), options.columns.end(), tells_apart);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <iostream>
 
 #include "core/base/error.hpp"
@@ -60,6 +61,19 @@ void describe_column(const ColumnSpec& column) {
             << column.description << '\n';
 }
 
+// "codec.bits", "bits": a parameter, or the path of one.
+std::string methods_with(const std::string& path, const Registry& registry) {
+  const std::string name = path.substr(path.rfind('.') + 1);
+  std::vector<std::string> ids;
+  for (const auto& id : registry.ids()) {
+    const auto& parameters = registry.find(id)->parameters;
+    if (std::any_of(parameters.begin(), parameters.end(), [&](const auto& p) { return p.name == name; })) {
+      ids.push_back(id);
+    }
+  }
+  return join(ids);
+}
+
 void describe(const std::string& name, const Registry& registry) {
   if (const Method* method = registry.find(name)) {
     describe_method(*method);
@@ -79,6 +93,9 @@ void describe(const std::string& name, const Registry& registry) {
       return;
     }
     names.push_back(generator.name);
+  }
+  if (const std::string methods = methods_with(name, registry); !methods.empty()) {
+    throw InputError("describe: '" + name + "' is a parameter; describe a method that has it: " + methods);
   }
   throw InputError("describe: there is no method, generator or column of results '" + name + "'" +
                    suggestion(name, names));

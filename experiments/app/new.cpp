@@ -143,6 +143,7 @@ void write_new(const std::filesystem::path& file, const std::string& text) {
 
 void make_method(const std::string& name, const std::string& kind) {
   namespace fs = std::filesystem;
+  if (kind != "codec" && kind != "selector") throw InputError("new: --kind '" + kind + "'; valid: codec, selector");
   const char* root = std::getenv("KVLAB_ROOT");  // set by the script at the root of a checkout
   const fs::path methods = fs::path(root != nullptr ? root : ".") / "methods";
   if (!fs::is_directory(methods)) {
@@ -169,7 +170,7 @@ void add_new(CLI::App& cli, App& /*app*/) {
   auto name = std::make_shared<std::string>();
   auto kind = std::make_shared<std::string>();
   command->add_option("NAME", *name, "[a-z][a-z0-9_]*")->required();
-  command->add_option("--kind", *kind, "codec or selector")->required()->check(CLI::IsMember({"codec", "selector"}));
+  command->add_option("--kind", *kind, "codec or selector")->required();
   command->callback([name, kind] { make_method(*name, *kind); });
 }
 

@@ -97,16 +97,16 @@ int run(const Options& options, const App& app, const std::function<void(const T
   return code;
 }
 
-std::string mebibytes(std::uint64_t bytes) { return std::to_string((bytes + (1U << 20) - 1) >> 20) + " MiB"; }
-
-void print_plan(const Plan& plan, bool as_json) {
+void print_plan(const Plan& plan, const Limits& limits, bool as_json) {
   Json cells = Json::array();
   std::uint64_t most = 0;
   std::size_t chosen = 0;
+  std::size_t too_large = 0;
   for (const auto& cell : plan.cells) {
     if (!cell.chosen) continue;
     ++chosen;
     most = std::max(most, cell.memory_bytes);
+    if (limits.memory && cell.input_bytes() > *limits.memory) ++too_large;
     if (as_json) {
       cells.push_back({{"id", cell.id},
                        {"pipeline", cell.pipeline},
@@ -117,11 +117,15 @@ void print_plan(const Plan& plan, bool as_json) {
                        {"memory_bytes", cell.memory_bytes},
                        {"parameters", cell.parameters}});
     } else {
-      std::cout << cell.id << "  " << cell.label() << "  about " << mebibytes(cell.memory_bytes) << '\n';
+      std::cout << cell.id << "  " << cell.label() << "  about " << size_text(cell.memory_bytes) << '\n';
     }
   }
   if (as_json) std::cout << json_text(cells) << '\n';
-  std::cerr << chosen << " cells; the largest needs about " << mebibytes(most) << '\n';
+  std::cerr << chosen << " cells; the largest needs about " << size_text(most) << '\n';
+  if (too_large > 0) {
+    std::cerr << "K, V and queries alone are above limits.memory (" << size_text(*limits.memory) << ") in " << too_large
+              << " of them: those will be rows of status out_of_memory\n";
+  }
 }
 
 }  // namespace
@@ -163,7 +167,7 @@ void add_plan(CLI::App& cli, App& app) {
   command->add_flag("--json", options->json, "as JSON");
   command->callback([&app, options] {
     const Experiment experiment = load_experiment(options->file, options->assignments);
-    print_plan(make_plan(experiment, app.registry(), options->force, options->only), options->json);
+    print_plan(make_plan(experiment, app.registry(), options->force, options->only), experiment.limits, options->json);
   });
 }
 

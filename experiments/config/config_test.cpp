@@ -113,7 +113,7 @@ TEST_F(ConfigTest, RefusesWrongPipelines) {
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, bits: 7}}\n")),
             "E:6:39: bits is 7; the nearest valid value is 6 (valid: 2, 3, 4, 5, 6, 8)");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, bits: [4]}}\n")),
-            "E:6:39: bits is a list, not a single value");
+            "E:6:39: bits is a list, not a single value; a cell for each of several is {sweep: [8, ...]}");
   EXPECT_EQ(refusal(with_pipelines("  p: {codec: {method: quantize, keys: {method: quantize}}}\n")),
             "E:6:15: 'method' stands beside 'keys' or 'values'; give one or the others");
   EXPECT_EQ(refusal(with_pipelines("  p: {select: [{method: random}]}\n")),
@@ -198,7 +198,8 @@ TEST_F(ConfigTest, SetChangesAnyValueAndSaysItsPlace) {
   EXPECT_EQ(refusal(small, {"pipelines.p.codec.bits=7"}),
             "--set pipelines.p.codec.bits=7: bits is 7; the nearest valid value is 6 (valid: 2, 3, 4, 5, 6, 8)");
   EXPECT_EQ(refusal(small, {"pipelines.r.codec.bits=4"}),
-            "--set pipelines.r.codec.bits=4: there is no 'r'; the nearest valid name is 'p'");
+            "--set pipelines.r.codec.bits=4: there is no 'r'; the nearest valid name is 'p'; pipelines.r={...} adds a "
+            "whole one");
   EXPECT_EQ(refusal(small, {"pipelins.p.codec.bits=4"}),
             "--set pipelins.p.codec.bits=4: there is no 'pipelins'; the nearest valid name is 'pipelines'");
   EXPECT_EQ(refusal(small, {"pipelines"}), "--set pipelines: it is not of the form path=value");

@@ -91,7 +91,8 @@ void apply_set(Node& root, const std::string& assignment) {
     const bool may_add = node->is_map() && !key.empty() && depth > 0 && (!label || path.size() == 2);
     const bool top = depth == 0 && path.size() <= 2;
     if (next == nullptr && !may_add && !top) {
-      throw InputError(place + ": there is no '" + key + "'" + suggestion(key, names_below(*node)));
+      const std::string whole = label ? "; " + path[0] + "." + key + "={...} adds a whole one" : "";
+      throw InputError(place + ": there is no '" + key + "'" + suggestion(key, names_below(*node)) + whole);
     }
     if (next == nullptr) {
       next = &add(*node, key, place);

@@ -41,6 +41,11 @@ std::string MapReader::text(const std::string& key, const std::string& default_v
 kvlab_value MapReader::value(const Parameter& parameter) {
   const Node* found = optional(parameter.name);
   if (found == nullptr) return parameter.default_value;
+  if (!found->is_scalar()) {
+    refuse(*found, parameter.name + " is " + name_of(found->kind) +
+                       ", not a single value; a cell for each of several is {sweep: [" +
+                       text_of(parameter, parameter.default_value) + ", ...]}");
+  }
   try {
     return parse(parameter, scalar_of(*found, parameter.name));
   } catch (const InputError& error) {

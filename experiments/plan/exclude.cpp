@@ -3,6 +3,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "core/base/nearest.hpp"
 #include "core/base/text.hpp"
@@ -63,6 +65,20 @@ bool Exclusion::matches(const Node& rule, const Cell& cell) {
   });
 }
 
+// The nearest of values that are numbers, as numbers are near.
+std::string suggestion_of(const std::string& wrong, const std::set<std::string>& values) {
+  const std::vector<std::string> all(values.begin(), values.end());
+  double wanted = 0;
+  if (!read_number(wrong, wanted)) return suggestion(wrong, all);
+  const auto distance = [&](const std::string& text) {
+    double value = 0;
+    return read_number(text, value) ? std::abs(value - wanted) : std::numeric_limits<double>::infinity();
+  };
+  const auto best =
+      std::min_element(all.begin(), all.end(), [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
+  return "; the nearest that one has is " + *best;
+}
+
 // A value that no cell has, and the nearest that one has.
 std::string Exclusion::why_unused(const Node& rule) const {
   for (const auto& [key, wanted] : rule.entries) {
@@ -72,8 +88,7 @@ std::string Exclusion::why_unused(const Node& rule) const {
     };
     const Node& first = wanted.is_list() && !wanted.items.empty() ? wanted.items.front() : wanted;
     if (wanted.is_list() ? std::any_of(wanted.items.begin(), wanted.items.end(), is_known) : is_known(wanted)) continue;
-    const std::vector<std::string> all(values.begin(), values.end());
-    return "no cell has " + key + " " + first.scalar + suggestion(first.scalar, all);
+    return "no cell has " + key + " " + first.scalar + suggestion_of(first.scalar, values);
   }
   return "each of its values is some cell's, no cell has all of them";
 }

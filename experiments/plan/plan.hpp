@@ -31,6 +31,8 @@ struct Cell {
   [[nodiscard]] std::string name() const { return pipeline + "/" + workload + "/" + backend; }
   // For people: the name, and the settings behind it.
   [[nodiscard]] std::string label() const { return settings.empty() ? name() : name() + " " + settings; }
+  // K, V and queries: without these bytes it is not worth a start.
+  [[nodiscard]] std::uint64_t input_bytes() const { return shape.raw_bytes() + shape.query_bytes(); }
   [[nodiscard]] bool runs_here() const { return backend == "cpu"; }
   // What is known before it runs: labels, parameters, sizes.
   [[nodiscard]] Row row() const;

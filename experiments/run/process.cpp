@@ -10,12 +10,12 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <utility>
 #include <vector>
 
 #include "core/base/child.hpp"
 #include "core/base/error.hpp"
+#include "core/base/text.hpp"
 #include "core/registry/parameter.hpp"
 
 namespace kvlab {
@@ -69,12 +69,6 @@ pid_t spawn_worker(const std::vector<Inherited>& inherited) {
   for (const int fd : high) close(fd);
   if (failure != 0) throw Error("cannot start a worker process");
   return pid;
-}
-
-std::string gibibytes(std::uint64_t bytes) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.2f GiB", static_cast<double>(bytes) / 1073741824.0);
-  return text.data();
 }
 
 // " in quantize's encode"
@@ -149,7 +143,7 @@ std::optional<WorkerProcess::End> WorkerProcess::over_limit() {
     const std::string place = place_of(calls_);
     return End{
         Status::out_of_memory,
-        gibibytes(held) + " resident, the limit is " + gibibytes(limits_.memory) + (place.empty() ? "" : "," + place),
+        size_text(held) + " resident, the limit is " + size_text(limits_.memory) + (place.empty() ? "" : "," + place),
         "", ""};
   }
   return std::nullopt;

@@ -63,10 +63,10 @@ class Reader {
       return;
     }
     const auto left = finished_.unreadable.find(cell.id);
-    if (left != finished_.unreadable.end() && !(chosen && options_.fresh)) {
+    if (left != finished_.unreadable.end() && !(chosen && (options_.fresh || options_.retry))) {
       std::cerr << "left as it is: " << message(left->second) << '\n';
       resume_.known[cell.id] =
-          unmeasured(cell.row(), Status::failed, message(left->second) + "; --fresh sets it aside");
+          unmeasured(cell.row(), Status::failed, message(left->second) + "; --retry sets it aside");
       if (chosen) ++unreadable_;
       return;
     }
@@ -120,7 +120,7 @@ Resume resume(const Plan& plan, const std::filesystem::path& folder, const Resum
 
 void set_too_large_apart(const Plan& plan, Resume& resume, const WorkerLimits& limits, std::uint64_t free_memory) {
   for (const Cell& cell : plan.cells) {
-    const std::uint64_t inputs = cell.shape.raw_bytes() + cell.shape.query_bytes();
+    const std::uint64_t inputs = cell.input_bytes();
     if (inputs <= std::min(limits.memory, free_memory) || !cell.runs_here() || resume.known.contains(cell.id)) continue;
     const std::string room = inputs > limits.memory ? "the limit is " + size_text(limits.memory)
                                                     : size_text(free_memory) + " of memory are free";

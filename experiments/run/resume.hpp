@@ -24,8 +24,8 @@ struct ResumeOptions {
 };
 
 // Reads each cell's file once. Damaged files are set aside and measured again. One that cannot be read for another
-// reason is left and its row is `failed`, but for `fresh`, which sets it aside too. A cell that a limit ended runs
-// again under one that is a tenth larger. Says on stderr what became of files, and how many cells are done.
+// reason is left and its row is `failed`, but for `fresh` and `retry`, which set it aside too. A cell that a limit
+// ended runs again under one that is a tenth larger. Says on stderr what became of files, and how many cells are done.
 Resume resume(const Plan& plan, const std::filesystem::path& folder, const ResumeOptions& options);
 
 // A cell whose K, V and queries alone exceed the limit, or the bytes that are free, does not run: it is known to be

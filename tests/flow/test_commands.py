@@ -30,7 +30,7 @@ def test_wrong_flags_are_refused_in_one_line():
     refused(run("list", "--jsn"), "no flag '--jsn'", "'--json'")
     refused(run("run"), "FILE")
     refused(run("describe", "quantise"), "no method, generator or column of results 'quantise'", "'quantize'")
-    refused(run("new", "x", "--kind", "codek"), "codek")
+    refused(run("new", "x", "--kind", "codek"), "--kind 'codek'; valid: codec, selector")
     refused(run(), "subcommand")
     refused(run("show", "/nowhere.h5"), "/nowhere.h5: there is no such file")
     refused(run("trace", "/nowhere.h5"), "/nowhere.h5: there is no such file")
@@ -112,6 +112,7 @@ def test_describe_names_parameters_paper_and_an_example():
     for name in ("quantize", "attention_score", "needle"):
         assert "example" in run("describe", name).stdout
     assert "unit 1\n|o - o^| / |o| over the attention outputs" in run("describe", "output_error").stdout
+    refused(run("describe", "codec.bits"), "'codec.bits' is a parameter; describe a method that has it: quantize")
     refused(run("describe", "output_eror"), "the nearest valid name is 'output_error'")
     text = run("describe", "quantize").stdout
     for part in ("2402.02750", "valid: 2, 3, 4, 5, 6, 8", "default per_token", "attention on the bytes: keys yes"):
@@ -145,7 +146,7 @@ def test_only_takes_names_globs_and_several():
         # A rule that drops nothing is told with what it wanted.
         warned = planned()[1]
         assert "e.yaml:9:11: this rule of exclude drops no cell: each of its values is some cell's" in warned, warned
-        assert "e.yaml:9:43: this rule of exclude drops no cell: no cell has codec.bits 5" in warned, warned
+        assert "e.yaml:9:43: this rule of exclude drops no cell: no cell has codec.bits 5; the nearest that one has is 4" in warned, warned
 
 
 def test_one_sentence_for_a_file_that_cannot_be_used():

@@ -176,7 +176,7 @@ def test_a_cell_that_cannot_be_read_is_said_and_left():
         assert "it is damaged" in result.stderr and f"it is now out.cells/{second.name}.damaged" in result.stderr
         assert "1 cells of an earlier kvlab (.h5)" in result.stderr and "[2/2]" in result.stderr, result.stderr
         assert list(place.frame()["status"]) == ["failed", "ok", "ok", "ok"]
-        assert "--fresh sets it aside" in place.frame()["reason"].iloc[0]
+        assert "--retry sets it aside" in place.frame()["reason"].iloc[0]
         assert (first / "inside").exists() and fourth.stat().st_mtime_ns == stamp
         assert (place.cells / f"{second.name}.damaged").exists() and (place.cells / "0123.h5").exists()
         fresh = place.run("--fresh", "--only", "raw/*")
@@ -232,6 +232,8 @@ def test_inputs_that_do_not_fit_are_a_row_at_once():
             # Of the others too it is known without running them.
             assert list(cells["status"]) == ["ok"] + 4 * ["out_of_memory"], cells["status"]
             assert "K, V and queries alone are 128.00 GiB; the limit is 1.00 GiB" in cells["reason"].iloc[1], cells["reason"].iloc[1]
+            planned = run("plan", "e.yaml", "--set", "limits.memory=1GiB", cwd=path).stderr
+            assert "are above limits.memory (1.00 GiB) in 4 of them" in planned, planned
             assert len(place.contents()) == 1 and "4 x out_of_memory: K, V and queries alone" in result.stderr
         # Such a row has no file, and is there whichever cells run.
         place.run("--only", "grid", "--set", "limits.memory=1GiB")

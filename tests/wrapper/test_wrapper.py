@@ -23,6 +23,15 @@ foreach(i RANGE 1 12)
 endforeach()
 add_custom_target(steps ALL DEPENDS ${steps})
 """
+METHODS = """
+add_library(kvlab_flags INTERFACE)
+function(kvlab_add_method name)
+  cmake_parse_arguments(PARSE_ARGV 1 method "" "" SOURCES)
+  add_library(kvlab_method_${name} MODULE ${method_SOURCES})
+  set_target_properties(kvlab_method_${name} PROPERTIES PREFIX "" OUTPUT_NAME ${name})
+endfunction()
+add_subdirectory(methods)
+"""
 MAIN = '#include <cstdio>\nint main() { std::puts(SAYS); }\n'
 
 
@@ -131,7 +140,7 @@ def test_what_only_reads_works_with_the_last_build():
         tree = checkout(place)
         start(tree, "list")
         (tree / "method.cpp").write_text("int method() { return one; }\n")
-        for command in ("list", "describe", "show", "trace", "plan"):
+        for command in ("list", "describe", "show", "trace", "plan", "new", "--version"):
             result = start(tree, command)
             assert (result.returncode, result.stdout) == (0, "first\n"), (command, result.stderr)
             assert len(result.stderr.splitlines()) == 1, result.stderr
@@ -141,6 +150,27 @@ def test_what_only_reads_works_with_the_last_build():
         assert "the build failed; the first error: " in result.stderr.splitlines()[-1]
         (tree / "method.cpp").write_text("int method() { return 2; }\n")
         assert start(tree, "run").stdout == "first\n"
+        # What CMake refuses has its reason behind its first line.
+        (tree / "CMakeLists.txt").write_text(CMAKELISTS + 'message(FATAL_ERROR "methods/m needs a README.md")\n')
+        last = start(tree, "run").stderr.splitlines()[-1]
+        assert "the first error: CMake Error at " in last and last.endswith(" methods/m needs a README.md"), last
+
+
+def test_the_library_of_a_removed_method_is_removed():
+    with folder() as place:
+        tree = checkout(place)
+        (tree / "CMakeLists.txt").write_text(CMAKELISTS + METHODS)
+        for name in ("stays", "goes"):
+            (tree / "methods" / name).mkdir(parents=True)
+            (tree / "methods" / name / f"{name}.cpp").write_text("int method() { return 1; }\n")
+            (tree / "methods" / name / "README.md").write_text(name)
+        shutil.copy(SOURCE / "methods/CMakeLists.txt", tree / "methods")
+        start(tree, "list")
+        built = tree / "build/release/methods"
+        assert {p.name for p in built.glob("*.so")} == {"stays.so", "goes.so"}
+        shutil.rmtree(tree / "methods/goes")
+        result = start(tree, "list")
+        assert result.returncode == 0 and {p.name for p in built.glob("*.so")} == {"stays.so"}, result.stderr
 
 
 def test_another_users_checkout_works_where_it_is_built():
