@@ -13,6 +13,7 @@ namespace {
 struct Group {
   std::string first;  // of its reasons
   std::size_t count = 0;
+  bool differ = false;  // in their numbers
 };
 
 std::string without_numbers(const std::string& text) {
@@ -40,6 +41,7 @@ std::string failures_of(const Table& cells) {
     const std::string line = what + ": " + std::get<std::string>(reason->values[i]);
     Group& group = by_reason[without_numbers(line)];
     if (group.count++ == 0) group.first = line;
+    group.differ = group.differ || line != group.first;
   }
   if (failed == 0) return "";
   std::vector<Group> groups;
@@ -48,7 +50,8 @@ std::string failures_of(const Table& cells) {
   std::string text =
       std::to_string(failed) + " of " + std::to_string(cells.rows()) + " cells failed; --retry runs them again\n";
   for (std::size_t i = 0; i < std::min(groups.size(), most_lines); ++i) {
-    text += "  " + std::to_string(groups[i].count) + " x " + shortened(printable(groups[i].first), most_bytes) + '\n';
+    text += "  " + std::to_string(groups[i].count) + " x " + shortened(printable(groups[i].first), most_bytes) +
+            (groups[i].differ ? " (of the first; the others' numbers differ)\n" : "\n");
   }
   if (groups.size() > most_lines) {
     text += "  and " + std::to_string(groups.size() - most_lines) + " more reasons\n";

@@ -105,7 +105,7 @@ Table read_result(const std::filesystem::path& output, std::string& note) {
   if (!std::filesystem::exists(file) && file.extension() != ".h5") {
     throw InputError(output.string() + ": there is no such file; a result's name ends in .h5");
   }
-  if (!std::filesystem::exists(plan_file(folder))) return read_run(output);
+  if (!lies_there(plan_file(folder))) return read_run(output);
   PlanRecord plan;
   try {
     plan = read_plan(folder);

@@ -1,6 +1,7 @@
 #include "results/lock.hpp"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -43,11 +44,16 @@ std::string own_words() {
 }  // namespace
 
 OutputLock::OutputLock(const std::filesystem::path& folder)
-    : fd_(open(lock_file(folder).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666)) {
+    : fd_(open(lock_file(folder).c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666)) {
   const std::string place = lock_file(folder).string();
   if (fd_ < 0 && (errno == ENOSPC || errno == EDQUOT))
     throw Error(place + ": cannot be written: " + std::strerror(errno));
   if (fd_ < 0) throw InputError(place + ": cannot be opened: " + std::strerror(errno));
+  struct stat about{};
+  if (fstat(fd_, &about) != 0 || !S_ISREG(about.st_mode)) {
+    close(fd_);
+    throw InputError(place + ": it is no plain file; remove it");
+  }
   struct flock lock = whole_file();
   if (fcntl(fd_, F_OFD_SETLK, &lock) != 0) {
     if (errno == EAGAIN || errno == EACCES) {

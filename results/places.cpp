@@ -25,6 +25,11 @@ std::filesystem::path cells_folder(const std::filesystem::path& output) {
 std::filesystem::path cell_file(const std::filesystem::path& folder, const std::string& id) {
   return folder / (id + ".cell");
 }
+bool lies_there(const std::filesystem::path& path) {
+  std::error_code failure;
+  return std::filesystem::exists(std::filesystem::symlink_status(path, failure));
+}
+
 std::filesystem::path plan_file(const std::filesystem::path& folder) { return folder / "plan"; }
 std::filesystem::path lock_file(const std::filesystem::path& folder) { return folder / "lock"; }
 
@@ -32,7 +37,7 @@ std::filesystem::path set_aside(const std::filesystem::path& path, const std::st
   for (int i = 1;; ++i) {
     std::filesystem::path aside = path;
     aside += "." + what + (i == 1 ? "" : "." + std::to_string(i));
-    if (std::filesystem::exists(std::filesystem::symlink_status(aside))) continue;
+    if (lies_there(aside)) continue;
     std::error_code failure;
     std::filesystem::rename(path, aside, failure);
     if (failure) throw Error(path.string() + ": cannot be renamed: " + failure.message());

@@ -14,6 +14,8 @@ std::filesystem::path followed(const std::filesystem::path& output);
 std::filesystem::path cells_folder(const std::filesystem::path& output);
 
 std::filesystem::path cell_file(const std::filesystem::path& folder, const std::string& id);
+// Whether a file or anything else of that name lies there, a link that leads nowhere included.
+bool lies_there(const std::filesystem::path& path);
 std::filesystem::path plan_file(const std::filesystem::path& folder);
 std::filesystem::path lock_file(const std::filesystem::path& folder);
 

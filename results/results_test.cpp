@@ -319,7 +319,8 @@ TEST(Failures, AreGroupedByReason) {
   add("timeout", "longer than 3 s");
   add("timeout", "longer than 4 s");
   EXPECT_EQ(failures_of(table),
-            "3 of 5 cells failed; --retry runs them again\n  2 x timeout: longer than 3 s\n  1 x failed: broken\n");
+            "3 of 5 cells failed; --retry runs them again\n  2 x timeout: longer than 3 s (of the first; the others' "
+            "numbers differ)\n  1 x failed: broken\n");
 }
 
 TEST(Show, SortsChoosesAndQuotes) {

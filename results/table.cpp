@@ -8,10 +8,12 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "core/base/error.hpp"
+#include "core/base/hash.hpp"
 #include "core/base/text.hpp"
 
 namespace kvlab {
@@ -162,6 +164,23 @@ Table make_table(const std::vector<ColumnSpec>& specs, const std::vector<Row>& r
   return table;
 }
 
+// Of names, types and values, in the order of names, as HDF5 lists them.
+std::string checksum_of(const Table& table) {
+  std::map<std::string, const Column*> columns;
+  for (const auto& column : table.columns) columns[column.spec.name] = &column;
+  std::string bytes;
+  const auto add = [&](const auto& number) { bytes.append(reinterpret_cast<const char*>(&number), sizeof number); };
+  for (const auto& [name, column] : columns) {
+    bytes += name + '\0' + static_cast<char>(column->spec.type);
+    for (const Value& value : column->values) {
+      if (const auto* text = std::get_if<std::string>(&value)) bytes += printable(*text) + '\0';  // as it is read
+      if (const auto* real = std::get_if<double>(&value)) add(*real);
+      if (const auto* integer = std::get_if<std::int64_t>(&value)) add(*integer);
+    }
+  }
+  return hash_of(bytes);
+}
+
 void write_table(const h5::Object& file, const std::string& name, const std::string& dimension, const Table& table) {
   const h5::Object group = h5::create_group(file, name);
   std::vector<std::int64_t> index(table.rows());
@@ -174,6 +193,7 @@ void write_table(const h5::Object& file, const std::string& name, const std::str
     if (!column.spec.unit.empty()) h5::write_attribute(dataset, "units", column.spec.unit);
     h5::write_attribute(dataset, "description", column.spec.description);
   }
+  h5::write_attribute(group, "checksum", checksum_of(table));
 }
 
 Table read_table(const h5::Object& file, const std::string& name) {
@@ -186,6 +206,9 @@ Table read_table(const h5::Object& file, const std::string& name) {
     if (table.columns.back().values.size() != table.rows()) {
       throw InputError("column " + child + " of " + name + " is not as long as the others");
     }
+  }
+  if (h5::has_attribute(group, "checksum") && h5::read_string(group, "checksum") != checksum_of(table)) {
+    throw InputError(name + " is damaged: its checksum is another");
   }
   return table;
 }

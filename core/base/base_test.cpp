@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -194,6 +195,25 @@ TEST(Child, TellsHowItEnded) {
             "waiting for it takes longer than 0.2 s");
   const std::string large(1 << 20, 'x');  // more than a pipe holds
   EXPECT_EQ(in_child([&] { return large; }).text, large);
+}
+
+TEST(Child, OneThatStandsStillIsEnded) {
+  const auto sleep = []() -> std::string {
+    while (true) pause();
+  };
+  EXPECT_EQ(in_child(sleep, {.doing = "waiting", .idle_seconds = 0.3}).text,
+            "waiting stands still: it used no processor for 0.3 s");
+}
+
+TEST(ThreadPool, RefusesWhereTheSystemGivesNoThread) {
+  const auto result = in_child([]() -> std::string {
+    const rlimit none{1, 1};  // of root's processes it is not asked
+    setrlimit(RLIMIT_NPROC, &none);
+    if (getuid() == 0 && setuid(65534) != 0) return "root stays root";
+    const ThreadPool pool(8);
+    return "8 threads";
+  });
+  EXPECT_EQ(result.text, "the system gives no more than 1 of 8 threads");
 }
 
 TEST(Child, IsLimitedInProcessorTimeAndMemory) {

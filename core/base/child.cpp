@@ -7,6 +7,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -98,9 +99,37 @@ bool has_ended(pid_t child) {
   return waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == child;
 }
 
-// Reads until the child has ended, also where something it started holds the pipe open; false when the time is over.
-bool listen(pid_t child, int pipe, double seconds, std::string& answer) {
-  const auto deadline = Clock::now() + std::chrono::duration<double>(seconds);
+// Whether a process, all of its threads, stands still.
+class Idle {
+ public:
+  Idle(pid_t process, double seconds) : seconds_(seconds), is_known_(clock_getcpuclockid(process, &clock_) == 0) {}
+
+  // That it has used no processor for so long.
+  bool is_over() {
+    timespec used{};
+    if (seconds_ <= 0 || !is_known_ || clock_gettime(clock_, &used) != 0) return false;
+    const auto now = Clock::now();
+    if (used.tv_sec != used_.tv_sec || used.tv_nsec != used_.tv_nsec) {
+      used_ = used;
+      since_ = now;
+    }
+    return now - since_ > std::chrono::duration<double>(seconds_);
+  }
+
+ private:
+  double seconds_;
+  clockid_t clock_{};
+  bool is_known_;
+  timespec used_{};
+  Clock::time_point since_ = Clock::now();
+};
+
+enum class Heard : std::uint8_t { all, late, idle };
+
+// Reads until the child has ended, also where something it started holds the pipe open, or until its time is over.
+Heard listen(pid_t child, int pipe, const ChildLimits& limits, std::string& answer) {
+  const auto deadline = Clock::now() + std::chrono::duration<double>(limits.seconds);
+  Idle idle(child, limits.idle_seconds);
   std::array<char, 65536> buffer{};
   bool open = true;
   while (true) {
@@ -110,9 +139,10 @@ bool listen(pid_t child, int pipe, double seconds, std::string& answer) {
       answer.append(buffer.data(), static_cast<std::size_t>(count));
     }
     if (count == 0) open = false;
-    if (ended) return true;
+    if (ended) return Heard::all;
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
-    if (left < 0) return false;
+    if (left < 0) return Heard::late;
+    if (idle.is_over()) return Heard::idle;
     pollfd wait{pipe, POLLIN, 0};
     constexpr std::int64_t pause = 50;
     poll(&wait, open ? 1 : 0, static_cast<int>(std::min<std::int64_t>(left + 1, open ? pause : 1)));
@@ -160,13 +190,16 @@ ChildResult in_child(const std::function<std::string()>& work, const ChildLimits
   setpgid(child, child);  // here too, so that the group is there whoever comes first
   fcntl(ends[0], F_SETFL, O_NONBLOCK);
   std::string answer;
-  const bool in_time = listen(child, ends[0], limits.seconds, answer);
+  const Heard heard = listen(child, ends[0], limits, answer);
   close(ends[0]);
   kill(-child, SIGKILL);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
-  if (!in_time) return {false, limits.doing + " takes longer than " + seconds_text(limits.seconds)};
+  if (heard == Heard::late) return {false, limits.doing + " takes longer than " + seconds_text(limits.seconds)};
+  if (heard == Heard::idle) {
+    return {false, limits.doing + " stands still: it used no processor for " + seconds_text(limits.idle_seconds)};
+  }
   if (WIFSIGNALED(status) || answer.empty()) return {false, how_it_ended(status, limits)};
   return {answer[0] == '+', answer.substr(1)};
 }

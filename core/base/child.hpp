@@ -18,6 +18,7 @@ struct ChildLimits {
   double seconds = 60;               // by the clock
   double cpu_seconds = 0;            // of a processor, which a loaded machine does not change; 0: no limit
   std::uint64_t memory = 0;          // bytes of address space beyond what this process has; 0: no limit
+  double idle_seconds = 0;           // by the clock, in which it used no processor at all; 0: no limit
 };
 
 // Runs `work` in a forked child and waits for it. The child has no standard input and what it prints is dropped. It

@@ -3,7 +3,10 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <string>
 #include <utility>
+
+#include "core/base/error.hpp"
 
 namespace kvlab {
 namespace {
@@ -26,10 +29,19 @@ std::size_t allowed_cores() {
 
 ThreadPool::ThreadPool(std::size_t threads) {
   if (threads == 0) threads = allowed_cores();
-  for (std::size_t thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  try {
+    for (std::size_t thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+  } catch (const std::exception&) {  // what has started must end before this does
+    const std::size_t started = workers_.size() + 1;
+    end();
+    throw Error("the system gives no more than " + std::to_string(started) + " of " + std::to_string(threads) +
+                " threads");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { end(); }
+
+void ThreadPool::end() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;

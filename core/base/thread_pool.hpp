@@ -19,7 +19,8 @@ std::size_t allowed_cores();
 
 class ThreadPool {
  public:
-  // The caller works too: `threads` = 1 starts none. 0 means one a core that this process may run on.
+  // The caller works too: `threads` = 1 starts none. 0 means one per core that this process may run on. Throws Error
+  // where the system gives fewer.
   explicit ThreadPool(std::size_t threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -34,6 +35,7 @@ class ThreadPool {
   void parallel_for(std::size_t count, const std::function<void(std::size_t index, std::size_t thread)>& body);
 
  private:
+  void end();
   void work(std::size_t thread);
   void drain(std::size_t thread);
   bool wait_briefly(std::uint64_t seen) const;

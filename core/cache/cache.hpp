@@ -83,7 +83,7 @@ class LayerCache {
   void prefill(std::uint64_t sequence, const Prefill& input, ThreadPool& pool);
   // `tokens` more for each of these sequences, at the positions after its last; tensor sequence i is of sequences[i].
   // There is at least one, none twice.
-  // A cache with selectors evicts by them, and is refused (MethodError, unsupported) unless made with `decodes`.
+  // A cache with selectors evicts by them: InputError unless it was made with `decodes`.
   void append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
               const KvTensor& values, ThreadPool& pool);
   // Finishes what append() left: blocks that wait for the background thread, and those to be recoded.

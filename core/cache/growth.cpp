@@ -32,7 +32,9 @@ bool failed(const Head& head) {
 
 void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
   if (!selectors_.empty() && !decodes_) {
-    throw MethodError(KVLAB_UNSUPPORTED, "this cache was not made to decode: it kept no scores to evict by");
+    throw InputError(of_layer(shape_.layer) +
+                     "this cache was made for prefills alone, and keeps no scores to evict by; " +
+                     "valid: a cache made with CacheOptions{.decodes = true}");
   }
   if (sequences.empty()) throw InputError(of_layer(shape_.layer) + "append names no sequence; valid: from 1");
   for (std::size_t i = 0; i < sequences.size(); ++i) {
@@ -252,8 +254,9 @@ std::uint8_t LayerCache::first_that_fits(std::uint8_t from, const std::string& w
     if (bytes_on(rung) <= pipeline_.bytes_per_sequence) return rung;
   }
   throw BudgetError(what + " would take up to " + std::to_string(bytes_on(last)) + " bytes of layer " +
-                    std::to_string(shape_.layer) + " with the last codec of the ladder; the layer's share of " +
-                    "bytes_per_sequence is " + std::to_string(pipeline_.bytes_per_sequence));
+                    std::to_string(shape_.layer) + (last > 0 ? " with the last codec of the ladder" : "") +
+                    "; the layer's share of " + "bytes_per_sequence is " +
+                    std::to_string(pipeline_.bytes_per_sequence));
 }
 
 std::uint8_t LayerCache::prefill_rung(std::uint64_t tokens) const {

@@ -1,6 +1,6 @@
 // The KV cache of a model: all of its layers, for a batch of sequences that come, grow, fork and go.
 //
-//   CacheManager cache(pipeline, layers, {.budget = 8 << 30});
+//   CacheManager cache(pipeline, layers, {.budget = std::uint64_t{8} << 30});
 //   cache.prefill(layer, sequence, prompt, pool);             // each layer in turn
 //   cache.append(layer, sequences, 1, keys, values, pool);    // a step: the new token's keys and values,
 //   cache.attend(layer, sequences, queries, positions, out, pool);  // then attention up to it

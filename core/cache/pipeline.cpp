@@ -30,6 +30,9 @@ void Pipeline::check() const {
       throw InputError("keep is " + text_of(step.budget.keep) + "; valid: above 0 and at most 1");
     }
   }
+  if (!ladder.empty() && (keys || values)) {
+    throw InputError("a pipeline has keys and values, or a ladder in their place, and not both");
+  }
   if (ladder.size() > most_rungs) throw InputError("a ladder has at most " + std::to_string(most_rungs) + " rungs");
   for (std::size_t i = 0; i < ladder.size(); ++i) {
     const Rung& rung = ladder[i];

@@ -36,6 +36,14 @@ TEST(Pipeline, ChainsBudgetsAndRefusesTooSmallOnes) {
   EXPECT_EQ(pipeline.kept_of(0), 0U);
 }
 
+TEST(Pipeline, HasCodecsOrALadder) {
+  Pipeline pipeline;
+  pipeline.ladder = {Rung{}};
+  pipeline.check();
+  pipeline.keys = MethodSpec{};
+  EXPECT_THROW(pipeline.check(), InputError);
+}
+
 TEST(Select, KeepsSinksTailAndTheHighest) {
   const std::vector<float> scores{0, 5, 1, 9, 3, 9, 2, 0};
   std::vector<std::uint32_t> kept;

@@ -45,7 +45,8 @@ const std::vector<Check>& all_of(MethodKind kind) {
 ChildLimits limits_of(const std::string& check, double seconds) {
   ChildLimits limits;
   limits.doing = "check '" + check + "'";
-  limits.seconds = std::max(600.0, 20 * seconds);  // for one that sleeps
+  limits.seconds = std::max(600.0, 20 * seconds);  // of a machine that is full of others
+  limits.idle_seconds = 30;                        // for one that sleeps
   limits.cpu_seconds = seconds;
 #if !defined(KVLAB_SANITIZED)  // a sanitizer's shadow takes terabytes of address space
   limits.memory = std::uint64_t{8} << 30;

@@ -1,5 +1,6 @@
 #include "core/method/calls.hpp"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -69,8 +70,12 @@ std::string to_text(const std::vector<OpenCall>& calls) {
   return text;
 }
 
-CallBoard::CallBoard() : fd_(memfd_create("kvlab-calls", MFD_CLOEXEC)) {
-  if (fd_ < 0 || ftruncate(fd_, sizeof(Page)) != 0) throw Error("cannot make memory for the calls of a process");
+// Sealed: where a plugin cut the file short, who reads the page would die of SIGBUS.
+CallBoard::CallBoard() : fd_(memfd_create("kvlab-calls", MFD_CLOEXEC | MFD_ALLOW_SEALING)) {
+  if (fd_ < 0 || ftruncate(fd_, sizeof(Page)) != 0 ||
+      fcntl(fd_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    throw Error("cannot make memory for the calls of a process");
+  }
   map();
 }
 

@@ -95,6 +95,12 @@ TEST(CallsDeathTest, EachDistinctCallOnceWhereNoneCrashed) {
   EXPECT_EQ(board.open().size(), 2U) << to_text(board.open());
 }
 
+TEST(Calls, ABoardKeepsItsSize) {
+  const CallBoard board;
+  EXPECT_NE(ftruncate(board.fd(), 0), 0);
+  EXPECT_TRUE(board.open().empty());  // the page is there
+}
+
 TEST(Calls, NothingIsNotedWithoutABoard) {
   const CallBoard board;
   EXPECT_EQ(call_label("quantize"), 0U);

@@ -2,6 +2,12 @@
 
 #include <spdlog/spdlog.h>
 
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#else
+#include <cfenv>
+#endif
+
 #include <array>
 #include <cmath>
 
@@ -48,15 +54,41 @@ void check(kvlab_status status, const Method& method, const char* call, const Me
   throw MethodError(status, method.id + ": " + (text.empty() ? std::string(call) + " failed without a reason" : text));
 }
 
+// How this thread rounds, and whether it keeps denormals: what a call leaves otherwise changes all that comes after it.
+class FloatingMode {
+ public:
+  // Puts it back where it has changed, and says so.
+  [[nodiscard]] bool restore() const {
+    if (now() == before_) return false;
+#if defined(__x86_64__)
+    _mm_setcsr((_mm_getcsr() & ~control) | before_);
+#else
+    std::fesetround(static_cast<int>(before_));
+#endif
+    return true;
+  }
+
+ private:
+#if defined(__x86_64__)
+  static constexpr unsigned control = 0xFFC0;  // masks, rounding, flush to zero, denormals are zero; not what happened
+  static unsigned now() { return _mm_getcsr() & control; }
+#else
+  static unsigned now() { return static_cast<unsigned>(std::fegetround()); }
+#endif
+  unsigned before_ = now();
+};
+
 // A call of the plugin, noted; what it refuses is thrown.
 template <typename Function>
 void checked(const Method& method, std::uint32_t label, Call call, const Function& function) {
   Message message;
   kvlab_status status = KVLAB_OK;
+  const FloatingMode mode;
   {
     const InCall in(label, call);
     status = function(message.out());
   }
+  if (mode.restore()) misbehaved(method, std::string(name_of(call)) + " leaves another rounding mode behind");
   check(status, method, name_of(call), message);
 }
 
@@ -75,12 +107,15 @@ std::uint64_t bounded(std::uint64_t bytes, const Method& method, const char* wha
   return bytes;
 }
 
+constexpr std::uint64_t state_limit = std::uint64_t{1} << 40;
+
 void check_traits(const Method& method, const kvlab_codec_traits& traits) {
   if (traits.struct_size < sizeof traits) misbehaved(method, "its traits have the wrong struct_size");
   if (traits.block_tokens == 0 || traits.block_tokens > UINT32_MAX) {
     misbehaved(method, "block_tokens is " + std::to_string(traits.block_tokens) + "; valid: 1 .. 4294967295");
   }
   if (traits.decode_granule == 0) misbehaved(method, "decode_granule is 0; valid: from 1");
+  if (traits.state_bytes > state_limit) misbehaved(method, "its state_bytes are above 1 TiB");
   if (traits.append_granule != 0) misbehaved(method, "append_granule above 0 is reserved");
   if (traits.heads != 1) misbehaved(method, "coding several KV heads together is reserved");
   if (traits.reserved != 0) misbehaved(method, "traits.reserved is " + std::to_string(traits.reserved) + "; valid: 0");

@@ -30,8 +30,13 @@ const Method& find_method(const Registry& registry, MethodKind kind, std::string
       throw InputError("method '" + name + "' is not usable: " + candidate.path.string() + ": " + candidate.reason);
     }
   }
+  std::string where;
+  if (registry.candidates().empty()) {
+    for (const auto& entry : registry.searched())
+      where += (where.empty() ? ", no library at all in " : ", ") + entry.string();
+  }
   throw InputError("there is no " + std::string(name_of(kind)) + " '" + name + "'" +
-                   suggestion(id, registry.ids(kind)));
+                   suggestion(id, registry.ids(kind)) + where);
 }
 
 MethodSpec method_spec(const Registry& registry, MethodKind kind, std::string_view id,

@@ -59,6 +59,7 @@ std::string description_of(const Method& method) {
             {"paper_title", method.paper_title},
             {"paper_arxiv", method.paper_arxiv},
             {"license", method.license},
+            {"hash", method.hash},
             {"compiler", method.compiler},
             {"optimized", method.optimized},
             {"abilities", {method.abilities.attend_keys, method.abilities.attend_values, method.abilities.gather}},
@@ -83,6 +84,7 @@ Method method_of(std::string_view description, const std::filesystem::path& path
     method.paper_title = prose_of(json.at("paper_title"));
     method.paper_arxiv = prose_of(json.at("paper_arxiv"));
     method.license = prose_of(json.at("license"));
+    method.hash = prose_of(json.at("hash"));
     method.compiler = prose_of(json.at("compiler"));
     method.optimized = json.at("optimized").get<bool>();
     const auto abilities = json.at("abilities").get<std::vector<bool>>();
@@ -96,8 +98,20 @@ Method method_of(std::string_view description, const std::filesystem::path& path
   }
 }
 
+namespace {
+
+ChildLimits opening() {
+  ChildLimits limits{.seconds = 20};
+#if !defined(KVLAB_SANITIZED)  // a sanitizer's shadow takes terabytes of address space
+  limits.memory = std::uint64_t{3} << 30;
+#endif
+  return limits;
+}
+
+}  // namespace
+
 Method describe_library(const std::filesystem::path& path) {
-  const ChildResult child = in_child([&] { return description_of(load_library(path)); }, {.seconds = 20});
+  const ChildResult child = in_child([&] { return description_of(load_library(path)); }, opening());
   if (!child.ok) throw InputError(child.text);
   return method_of(child.text, path);
 }

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "core/base/error.hpp"
+#include "core/base/hash.hpp"
 
 namespace kvlab {
 namespace {
@@ -162,6 +163,7 @@ Method load_library(const std::filesystem::path& path) {
   const kvlab_descriptor& descriptor = find_descriptor(path);
   Method method;
   method.path = path;
+  method.hash = hash_of_file(path);
   method.descriptor = &descriptor;
   method.id = name(descriptor.id, "its id");
   method.version = text(descriptor.version, "its version");

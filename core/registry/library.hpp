@@ -35,6 +35,7 @@ struct Method {
   bool optimized = false;  // by it
   std::vector<Parameter> parameters;
   std::filesystem::path path;
+  std::string hash;  // of the library's bytes as they were loaded, 32 digits
   Abilities abilities;
   const kvlab_descriptor* descriptor = nullptr;        // null: only described
   const kvlab_attend_keys* attend_keys = nullptr;      // null: not offered

@@ -58,14 +58,21 @@ Registry Registry::described(const std::vector<fs::path>& search_path) {
   return registry;
 }
 
-Registry Registry::trusted(const std::vector<fs::path>& libraries) {
+Registry Registry::trusted(const std::vector<Library>& libraries) {
   Registry registry;
-  for (const auto& library : libraries) registry.methods_.push_back(load_library(library));
+  for (const auto& library : libraries) {
+    registry.methods_.push_back(load_library(library.path));
+    if (registry.methods_.back().hash != library.hash) {
+      throw InputError(library.path.string() +
+                       ": it has changed since this run began; a new start measures what it is now");
+    }
+  }
   return registry;
 }
 
 void Registry::search(const std::vector<fs::path>& search_path, bool load) {
   std::error_code ignored;
+  searched_ = search_path;
   for (const auto& entry : search_path) {
     std::vector<fs::path> libraries;
     if (fs::is_directory(entry, ignored)) {
@@ -86,7 +93,8 @@ void Registry::consider(const fs::path& library, bool load) {
     const std::string id = method.id;
     const auto taken = std::find_if(methods_.begin(), methods_.end(), [&](const auto& m) { return m.id == id; });
     if (taken != methods_.end()) {
-      candidates_.push_back({library, Candidate::State::shadowed, id, "shadowed by " + taken->path.string()});
+      candidates_.push_back(
+          {library, Candidate::State::shadowed, id, "'" + id + "' is the method of " + taken->path.string()});
       return;
     }
     methods_.push_back(load ? load_library(library) : std::move(method));

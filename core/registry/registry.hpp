@@ -37,13 +37,19 @@ class Registry {
   // Likewise, and nothing is loaded: no code of a library runs in this process, and its methods make no instances.
   static Registry described(const std::vector<std::filesystem::path>& search_path);
 
-  // These libraries, loaded without a child: for a worker, whose starter has described them. Throws InputError.
-  static Registry trusted(const std::vector<std::filesystem::path>& libraries);
+  struct Library {
+    std::filesystem::path path;
+    std::string hash;  // of Method::hash
+  };
+  // These libraries, loaded without a child: for a worker, whose starter has described them. Throws InputError, also
+  // for one whose bytes are not those that were described.
+  static Registry trusted(const std::vector<Library>& libraries);
 
   // Null when there is none.
   [[nodiscard]] const Method* find(std::string_view id) const;
   [[nodiscard]] const std::vector<Method>& methods() const { return methods_; }  // by id
   [[nodiscard]] const std::vector<Candidate>& candidates() const { return candidates_; }
+  [[nodiscard]] const std::vector<std::filesystem::path>& searched() const { return searched_; }
   [[nodiscard]] std::vector<std::string> ids(std::optional<MethodKind> kind = {}) const;
 
  private:
@@ -53,6 +59,7 @@ class Registry {
 
   std::vector<Method> methods_;
   std::vector<Candidate> candidates_;
+  std::vector<std::filesystem::path> searched_;
 };
 
 }  // namespace kvlab

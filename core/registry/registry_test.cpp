@@ -98,6 +98,20 @@ TEST(Registry, ALaterLibraryOfTheSameIdIsShadowed) {
   EXPECT_EQ(registry.find("random")->path, folder.path() / "a.so");
 }
 
+// What is measured is what was planned: a library that was built anew in between is another one.
+TEST(Registry, ALibraryThatHasChangedIsNotTrusted) {
+  const fs::path path = fs::path(KVLAB_BINARY_DIR) / "methods/random.so";
+  const std::string hash = Registry::described({path}).find("random")->hash;
+  EXPECT_EQ(hash.size(), 32U);
+  EXPECT_EQ(Registry::trusted({{path, hash}}).ids(), std::vector<std::string>{"random"});
+  try {
+    Registry::trusted({{path, std::string(32, '0')}});
+    FAIL() << "it was taken";
+  } catch (const InputError& error) {
+    EXPECT_NE(std::string(error.what()).find("random.so: it has changed since this run began"), std::string::npos);
+  }
+}
+
 TEST(Registry, DescribesWhatItWouldLoadAndLoadsNothing) {
   const fs::path folder = fs::path(KVLAB_BINARY_DIR) / "methods";
   const Registry described = Registry::described({folder});

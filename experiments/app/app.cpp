@@ -98,6 +98,7 @@ void check_isa() {
 }  // namespace
 
 int run_app(int argc, char** argv, const std::string& commit) {
+  signal(SIGXFSZ, SIG_IGN);       // a file that may not grow further is told as a disk that is full is
   std::signal(SIGCHLD, SIG_DFL);  // where who started this ignores it, no child of this process would be told of
   h5::start();
   spdlog::set_default_logger(spdlog::stderr_color_mt("kvlab"));

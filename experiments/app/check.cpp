@@ -44,6 +44,10 @@ void refuse_unknown(const CheckOptions& options) {
 bool check(const Method& method, const CheckOptions& options) {
   std::size_t failed = 0;
   const auto checks = chosen(method.kind, options);
+  if (checks.empty()) {
+    std::cout << method.id << ": none of these checks is for a " << name_of(method.kind) << '\n' << std::flush;
+    return options.plugins.empty();
+  }
   for (const auto& info : checks) {
     const conformance::Outcome outcome = conformance::check_method(method, info.name, options.seconds);
     if (outcome.ok) continue;
@@ -83,6 +87,14 @@ Registry found(const std::string& word, const App& app) {
   }
   const Registry all = app.registry();
   const Method* method = all.find(word);
+  for (const auto& candidate : all.candidates()) {
+    const bool is_other = candidate.state != Registry::Candidate::State::loaded || candidate.id != word;
+    if (!is_other || (candidate.path.stem() != word && candidate.id != word)) continue;
+    const std::string what = candidate.path.string() + ": " +
+                             (candidate.reason.empty() ? "its id is '" + candidate.id + "'" : candidate.reason);
+    if (method == nullptr) throw InputError("check: there is no method '" + word + "'; " + what);
+    std::cerr << "warning: not checked: " << message(what) << '\n';
+  }
   if (method == nullptr) throw InputError("check: there is no method '" + word + "'" + suggestion(word, all.ids()));
   return Registry::described({method->path});
 }

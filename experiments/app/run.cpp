@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <optional>
 #include <set>
 
 #include "core/base/text.hpp"
@@ -19,7 +20,7 @@ struct Options {
   std::string file;
   std::vector<std::string> assignments;
   std::vector<std::string> only;
-  std::string output;
+  std::optional<std::string> output;
   std::int64_t jobs = 1;
   bool force = false;
   bool fresh = false;
@@ -51,23 +52,29 @@ void add_run_options(CLI::App& command, Options& options) {
   command.add_flag("--replace", options.replace, "replace the result of another experiment");
 }
 
-// Of methods whose times will not be their own.
-void warn_of_builds(const Plan& plan) {
+// Of methods whose times will not be their own, and of libraries that are not used though they bear a method's name.
+void warn_of_methods(const Plan& plan, const Registry& registry) {
   std::set<std::string> warnings;
   for (const auto& cell : plan.cells) {
     if (!cell.chosen) continue;
-    for (const Method* method : cell.methods) warnings.insert(build_warning(*method));
+    for (const Method* method : cell.methods) {
+      warnings.insert(build_warning(*method));
+      for (const auto& candidate : registry.candidates()) {
+        if (candidate.state != Registry::Candidate::State::shadowed || candidate.id != method->id) continue;
+        warnings.insert(candidate.path.string() + " is not used: " + candidate.reason);
+      }
+    }
   }
   warnings.erase("");
   for (const auto& warning : warnings) std::cerr << "warning: " << printable(warning) << '\n';
 }
 
 std::filesystem::path output_of(const Options& options, const Experiment& experiment) {
-  if (options.output.empty()) return std::filesystem::path("results/runs") / (experiment.name + ".h5");
-  if (std::filesystem::path(options.output).extension() != ".h5") {
-    throw InputError("-o " + options.output + ": a result's name ends in .h5");
+  if (!options.output) return std::filesystem::path("results/runs") / (experiment.name + ".h5");
+  if (std::filesystem::path(*options.output).extension() != ".h5") {
+    throw InputError("-o '" + *options.output + "': a result's name ends in .h5");
   }
-  return options.output;
+  return *options.output;
 }
 
 // `print`: what becomes of the finished table.
@@ -79,7 +86,7 @@ int run(const Options& options, const App& app, const std::function<void(const T
   const Registry registry = app.registry();
   const Experiment experiment = load_experiment(options.file, options.assignments);
   const Plan plan = make_plan(experiment, registry, options.force, options.only);
-  warn_of_builds(plan);
+  warn_of_methods(plan, registry);
   const std::filesystem::path output = output_of(options, experiment);
   RunOptions how;
   how.output = output;
@@ -167,7 +174,10 @@ void add_plan(CLI::App& cli, App& app) {
   command->add_flag("--json", options->json, "as JSON");
   command->callback([&app, options] {
     const Experiment experiment = load_experiment(options->file, options->assignments);
-    print_plan(make_plan(experiment, app.registry(), options->force, options->only), experiment.limits, options->json);
+    const Registry registry = app.registry();
+    const Plan plan = make_plan(experiment, registry, options->force, options->only);
+    warn_of_methods(plan, registry);
+    print_plan(plan, experiment.limits, options->json);
   });
 }
 

@@ -59,6 +59,7 @@ TEST_F(ConfigTest, RefusesTopLevelMistakes) {
   EXPECT_EQ(refusal(""), "E: it is empty");
   EXPECT_EQ(refusal("- a\n"), "E:1:1: the experiment is a list, not a map");
   EXPECT_EQ(refusal("a: [1\n").substr(0, 24), "E:2:1: this is not YAML:");
+  EXPECT_NE(refusal("kvlab: 1\npipelines:\n\traw: {}\n").find("; it is indented with a tab"), std::string::npos);
   EXPECT_EQ(refusal(std::string(small) + "---\na: 1\n"), "E: it holds several documents; one is read");
   EXPECT_EQ(refusal(std::string(small) + "sed: 3\n"),
             "E:7:1: the experiment has no 'sed'; the nearest valid name is 'seed'");

@@ -75,6 +75,16 @@ class Converter {
   std::size_t depth_ = 0;
 };
 
+// What the library's words do not tell: YAML indents by spaces.
+std::string hint_of(const std::string& text, const YAML::Mark& mark) {
+  if (mark.is_null() || mark.pos < 0 || static_cast<std::size_t>(mark.pos) > text.size()) return "";
+  const std::size_t end = static_cast<std::size_t>(mark.pos);
+  const std::size_t line = end == 0 ? std::string::npos : text.rfind('\n', end - 1);
+  const std::size_t begin = line == std::string::npos ? 0 : line + 1;
+  const std::string indent = text.substr(begin, text.find_first_not_of(" \t", begin) - begin);
+  return indent.find('\t') == std::string::npos ? "" : "; it is indented with a tab, and YAML takes spaces";
+}
+
 Node parse(const std::string& text, const std::string& file, const std::string& place) {
   Converter converter(file, place);
   try {
@@ -84,7 +94,7 @@ Node parse(const std::string& text, const std::string& file, const std::string& 
     if (documents.empty()) return converter.convert(YAML::Node());
     return converter.convert(documents.front());
   } catch (const YAML::Exception& error) {
-    throw InputError(converter.place_of(error.mark) + ": this is not YAML: " + error.msg);
+    throw InputError(converter.place_of(error.mark) + ": this is not YAML: " + error.msg + hint_of(text, error.mark));
   }
 }
 

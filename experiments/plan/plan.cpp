@@ -3,7 +3,6 @@
 #include <kvlab/isa.hpp>
 
 #include <filesystem>
-#include <map>
 #include <set>
 
 #include "core/base/hash.hpp"
@@ -160,9 +159,7 @@ class Planner {
     identity["workload"] = workload.identity();
     identity["methods"] = Json::array();
     for (const Method* method : cell.methods) {
-      auto [hash, is_new] = hashes_.try_emplace(method);
-      if (is_new) hash->second = hash_of_file(method->path);
-      identity["methods"].push_back({method->id, method->version, hash->second});
+      identity["methods"].push_back({method->id, method->version, method->hash});
     }
     const Measure& measure = experiment_.measure;
     identity["cell"] = {cell.backend, cell.repeat, cell.seed, measure.speed, measure.min_samples, measure.max_seconds};
@@ -176,7 +173,6 @@ class Planner {
   std::size_t most_;
   std::vector<PipelineVariant> pipelines_;
   std::vector<WorkloadVariant> workloads_;
-  std::map<const Method*, std::string> hashes_;
   Plan plan_;
 };
 
@@ -192,6 +188,7 @@ Json describe_methods(const std::vector<const Method*>& methods) {
   for (const Method* method : methods) {
     Json one{{"method", method->id},
              {"version", method->version},
+             {"library", method->hash},
              {"compiler", method->compiler},
              {"optimized", method->optimized}};
     if (std::find(all.begin(), all.end(), one) == all.end()) all.push_back(std::move(one));

@@ -100,7 +100,7 @@ Destination::Destination(const std::filesystem::path& output, const PlanRecord& 
 void Destination::refuse_another(const PlanRecord& plan, const Replacing& how) {
   const std::filesystem::path path = plan_file(folder_);
   earlier_.reset();
-  if (std::filesystem::exists(path)) {
+  if (lies_there(path)) {
     try {
       earlier_ = read_plan(folder_);
     } catch (const DamagedError& error) {

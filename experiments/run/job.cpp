@@ -19,10 +19,12 @@ std::string to_text(const Job& job) {
   for (const auto& [name, value] : job.row) {
     std::visit([&, &key = name](const auto& v) { row[key] = v; }, value);
   }
+  Json plugins = Json::array();
+  for (const auto& plugin : job.plugins) plugins.push_back({plugin.path.string(), plugin.hash});
   return Json{{"row", row},
               {"parameters", job.parameters},
               {"workload", job.workload},
-              {"plugins", job.plugins},
+              {"plugins", plugins},
               {"seed", job.seed},
               {"speed", job.measure.speed},
               {"min_samples", job.measure.min_samples},
@@ -44,7 +46,9 @@ Job parse_job(const std::string& text) {
   }
   job.parameters = json.at("parameters");
   job.workload = json.at("workload");
-  job.plugins = json.at("plugins").get<std::vector<std::string>>();
+  for (const auto& plugin : json.at("plugins")) {
+    job.plugins.push_back({plugin.at(0).get<std::string>(), plugin.at(1).get<std::string>()});
+  }
   job.seed = json.at("seed").get<std::int64_t>();
   job.measure.speed = json.at("speed").get<bool>();
   job.measure.min_samples = json.at("min_samples").get<std::int64_t>();

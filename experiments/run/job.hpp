@@ -12,8 +12,8 @@ namespace kvlab {
 struct Job {
   Row row;  // what is known of the cell before it runs
   Json parameters;
-  Json workload;                     // portable
-  std::vector<std::string> plugins;  // libraries of the methods that it uses
+  Json workload;                           // portable
+  std::vector<Registry::Library> plugins;  // of the methods that it uses
   std::int64_t seed = 0;
   Measure measure;
   double peak_read = 0;  // B/s; NaN when not measured

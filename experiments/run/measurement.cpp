@@ -76,7 +76,7 @@ void Measurement::load() {
 }
 
 void Measurement::build() {
-  registry_ = Registry::trusted({job_.plugins.begin(), job_.plugins.end()});
+  registry_ = Registry::trusted(job_.plugins);
   Json pipeline = job_.parameters;
   pipeline.erase("workload");
   if (pipeline["codec"].empty()) pipeline.erase("codec");

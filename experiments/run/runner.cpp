@@ -210,7 +210,7 @@ Job Runner::job_of(const Cell& cell) const {
   job.row = cell.row();
   job.parameters = cell.parameters;
   job.workload = cell.portable_workload;
-  for (const Method* method : cell.methods) job.plugins.push_back(method->path.string());
+  for (const Method* method : cell.methods) job.plugins.push_back({method->path, method->hash});
   job.seed = cell.seed;
   job.measure = experiment_.measure;
   job.peak_read = peak_read_;

@@ -9,6 +9,8 @@ from kvlab import PLUGINS, SOURCE, folder, main, run  # noqa: E402
 # Of each flaw: the check that finds it, and what the line says.
 CODEC = {
     "refuses_all": ("accepts", "with its default parameters it refuses every dtype, head_dim and role"),
+    "huge_state": ("accepts", "its state_bytes are above 1 TiB"),
+    "rounds_otherwise": ("finite", "encode leaves another rounding mode behind"),
     "exits": ("accepts", "flawed_codec's create"),
     "dies_at_the_end": ("accepts", "flawed_codec's destroy"),
     "reads_beyond_its_input": ("finite", "flawed_codec's encode"),

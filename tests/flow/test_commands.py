@@ -1,6 +1,8 @@
 """The command line: what each command prints, its exit codes, one line for what is refused."""
 
 import json
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -35,6 +37,21 @@ def test_wrong_flags_are_refused_in_one_line():
     refused(run("show", "/nowhere.h5"), "/nowhere.h5: there is no such file")
     refused(run("trace", "/nowhere.h5"), "/nowhere.h5: there is no such file")
     refused(run("run", "/nowhere.yaml"), "/nowhere.yaml: there is no such file")
+
+
+def test_a_library_that_is_not_used_is_told():
+    with folder() as place:
+        here = Path(place)
+        (here / "m").mkdir()
+        shutil.copy(PLUGINS.parent.parent / "methods" / "magnitude.so", here / "m" / "zz.so")
+        (here / "e.yaml").write_text(SMALL.replace("  raw: {}", "  raw: {}\n  m: {select: [{method: magnitude, keep: 0.5}]}"))
+        planned = run("plan", here / "e.yaml", "--plugins", here / "m")
+        assert planned.returncode == 0, planned.stderr
+        assert f"magnitude.so is not used: 'magnitude' is the method of {here / 'm' / 'zz.so'}" in planned.stderr, planned.stderr
+        assert "is not used" not in run("plan", here / "e.yaml", "--plugins", here / "m", "--only", "raw").stderr
+        refused(run("check", "zz", "--plugins", here / "m"), "there is no method 'zz'", "its id is 'magnitude'")
+        other = run("check", "magnitude", "--plugins", here / "m", "--only", "parts")
+        assert "none of these checks is for a selector" in other.stdout and other.returncode == 1, other.stdout
 
 
 def test_an_instruction_set_that_is_not_there_is_refused():
@@ -104,8 +121,32 @@ def test_a_library_built_without_optimization_is_told():
         result = run("run", experiment, "--plugins", PLUGINS, cwd=place)
         assert result.stderr.count(sentence) == 1, result.stderr
         cells = frame(Path(place) / "results/runs/small.h5").set_index("pipeline")
-        assert json.loads(cells.loc["slow"].methods)[0] == {
+        found = json.loads(cells.loc["slow"].methods)[0]
+        assert len(found.pop("library")) == 32
+        assert found == {
             "method": "unoptimized", "version": "1", "compiler": listed["unoptimized"]["compiler"], "optimized": False}
+
+
+def test_files_in_the_way_are_told():
+    with folder() as place:
+        here = Path(place)
+        (here / "e.yaml").write_text(SMALL)
+        refused(run("plan", "e.yaml", "--set", "workloads.noise={trace: ''}", cwd=here), "trace is no name of a file")
+        refused(run("run", "e.yaml", "-o", "", cwd=here), "-o '': a result's name ends in .h5")
+        (here / "x.cells").mkdir()
+        (here / "x.cells/plan").symlink_to("plan")
+        refused(run("run", "e.yaml", "-o", "x.h5", cwd=here), "x.cells/plan: it cannot be read: Too many levels")
+        (here / "x.cells/plan").unlink()
+        (here / "x.cells/lock").unlink()
+        os.mkfifo(here / "x.cells/lock")
+        refused(run("run", "e.yaml", "-o", "x.h5", cwd=here), "x.cells/lock: it is no plain file; remove it")
+        (here / "cache/kvlab").mkdir(parents=True)
+        os.mkfifo(here / "cache/kvlab/traces.json")
+        home = {"XDG_CACHE_HOME": here / "cache"}
+        assert run("trace", TRACE, env=home, timeout=60).returncode == 0
+        limited = subprocess.run(["bash", "-c", f"ulimit -f 1; {KVLAB} run e.yaml --only raw -o y.h5"], cwd=here, check=False,
+                                 capture_output=True, text=True, timeout=120)
+        assert limited.returncode == 1 and "File too large" in limited.stderr, limited
 
 
 def test_describe_names_parameters_paper_and_an_example():

@@ -94,6 +94,8 @@ LIES = {
     "one of many chunks": (endless_but_stored_once, "/cells/reason declares 8589934592 bytes; what the file stores"),
     "many names": (many_names_of_one, OUT_OF_MEMORY),
     "a number for a text": (lambda f, p: column(f["cells"], "pipeline", data=numpy.ones(2)), "column pipeline is of another type"),
+    "another number": (lambda f, p: (f["cells"].attrs.create("checksum", "0" * 16), f["cells/bytes"].write_direct(numpy.ones(2))),
+                       "cells is damaged: its checksum is another"),
     "no group": (lambda f, p: f.__delitem__("cells"), "there is no group 'cells'"),
     "a column too long": (lambda f, p: column(f["cells"], "bytes", data=numpy.ones(3)), "is not as long as the others"),
 }
@@ -106,6 +108,7 @@ def test_no_file_leads_out_of_itself_or_takes_what_it_does_not_hold():
         for name, (change, message) in LIES.items():
             path.write_bytes(whole)
             with h5py.File(path, "r+") as file:
+                del file["cells"].attrs["checksum"]  # else it is what tells
                 change(file, place)
             result = run("show", path, "--columns", "reason")
             print(" ", name, result.stderr.strip())
@@ -142,6 +145,7 @@ def test_no_text_controls_a_terminal():
     with folder() as place:
         path = result_file(place)
         with h5py.File(path, "r+") as file:
+            del file["cells"].attrs["checksum"]
             file["cells"][nasty] = numpy.ones(2)
             column(file["cells"], "reason", data=[nasty, "a,b"], dtype=h5py.string_dtype())
             column(file["cells"], "pipeline", data=numpy.array([b"\xff\x1b", b"x"]))

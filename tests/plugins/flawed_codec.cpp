@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cfenv>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
@@ -28,6 +29,7 @@ struct FlawedCodec : kvlab::Codec {
   ~FlawedCodec() {
     if (flaw("dies_at_the_end")) std::abort();
   }
+  [[nodiscard]] std::uint64_t state_bytes() const { return flaw("huge_state") ? ~std::uint64_t{0} : 0; }
   [[nodiscard]] std::uint64_t row() const { return head_dim() * sizeof(float); }
   [[nodiscard]] static std::uint64_t block_tokens() { return 64; }
   [[nodiscard]] std::uint64_t bound(std::uint64_t tokens) const { return head + tokens * row(); }
@@ -49,6 +51,7 @@ struct FlawedCodec : kvlab::Codec {
     }
     if (flaw("writes_its_input")) *static_cast<std::uint8_t*>(const_cast<void*>(in.tokens.base)) = 1;
     std::memcpy(out.data() + head, rows.data(), in.tokens.tokens * row());
+    if (flaw("rounds_otherwise")) std::fesetround(FE_TOWARDZERO);
     if (flaw("writes_beyond")) out.data()[out.size()] = 1;
     if (flaw("hangs")) {
       for (const volatile bool forever = true; forever;) {

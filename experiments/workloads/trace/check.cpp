@@ -34,7 +34,10 @@ fs::path cache_file() {
   return {};
 }
 
+// Whatever lies there that is no plain file holds nothing.
 json read_cache() {
+  std::error_code failure;
+  if (!fs::is_regular_file(cache_file(), failure)) return json::object();
   std::ifstream file(cache_file());
   const json cache = json::parse(file, nullptr, false);
   return cache.is_object() ? cache : json::object();

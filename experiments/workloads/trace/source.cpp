@@ -28,6 +28,7 @@ class TraceSource : public WorkloadSource {
     MapReader reader(tree, what);
     const Node& name = reader.required("trace");
     written_ = scalar_of(name, "trace");
+    if (written_.empty() || written_.find('\0') != std::string::npos) refuse(name, "trace is no name of a file");
     path_ = std::filesystem::absolute(std::filesystem::path(folder) / written_).lexically_normal();
     try {
       if (trusted) {
