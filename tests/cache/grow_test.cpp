@@ -183,7 +183,7 @@ TEST(Grow, WhatIsWrongIsRefused) {
   const std::vector<float> row(8);
   const KvTensor one{row.data(), 8, 8, 8};
   const std::vector<std::uint32_t> first{0};
-  EXPECT_THROW(cache.append(0, first, 1, one, one, pool), MethodError);
+  EXPECT_THROW(cache.append(0, first, 1, one, one, pool), InputError);
   CacheManager raw(Pipeline{}, std::span(&shape, 1));
   const std::vector<std::uint32_t> twice{0, 0};
   const std::vector<std::uint32_t> beyond{2};

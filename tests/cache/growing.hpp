@@ -247,6 +247,9 @@ inline std::vector<std::pair<std::string, Pipeline>> pipelines() {
   Pipeline half = scored;
   half.ladder = recoded.ladder;
   all.emplace_back("recoded magnitude", half);
+  for (auto& [name, pipeline] : all) {
+    if (!pipeline.ladder.empty()) pipeline.keys = pipeline.values = std::nullopt;
+  }
   return all;
 }
 
