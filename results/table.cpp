@@ -130,6 +130,23 @@ std::vector<Value> unpacked(const Json& json, ColumnType type) {
   return values;
 }
 
+// Of names, types and values, in the order of names, as HDF5 lists them.
+std::string checksum_of(const Table& table) {
+  std::map<std::string, const Column*> columns;
+  for (const auto& column : table.columns) columns[column.spec.name] = &column;
+  std::string bytes;
+  const auto add = [&](const auto& number) { bytes.append(reinterpret_cast<const char*>(&number), sizeof number); };
+  for (const auto& [name, column] : columns) {
+    bytes += name + '\0' + static_cast<char>(column->spec.type);
+    for (const Value& value : column->values) {
+      if (const auto* text = std::get_if<std::string>(&value)) bytes += printable(*text) + '\0';  // as it is read
+      if (const auto* real = std::get_if<double>(&value)) add(*real);
+      if (const auto* integer = std::get_if<std::int64_t>(&value)) add(*integer);
+    }
+  }
+  return hash_of(bytes);
+}
+
 }  // namespace
 
 const Column* Table::find(const std::string& name) const {
@@ -162,23 +179,6 @@ Table make_table(const std::vector<ColumnSpec>& specs, const std::vector<Row>& r
     table.columns.push_back(std::move(column));
   }
   return table;
-}
-
-// Of names, types and values, in the order of names, as HDF5 lists them.
-std::string checksum_of(const Table& table) {
-  std::map<std::string, const Column*> columns;
-  for (const auto& column : table.columns) columns[column.spec.name] = &column;
-  std::string bytes;
-  const auto add = [&](const auto& number) { bytes.append(reinterpret_cast<const char*>(&number), sizeof number); };
-  for (const auto& [name, column] : columns) {
-    bytes += name + '\0' + static_cast<char>(column->spec.type);
-    for (const Value& value : column->values) {
-      if (const auto* text = std::get_if<std::string>(&value)) bytes += printable(*text) + '\0';  // as it is read
-      if (const auto* real = std::get_if<double>(&value)) add(*real);
-      if (const auto* integer = std::get_if<std::int64_t>(&value)) add(*integer);
-    }
-  }
-  return hash_of(bytes);
 }
 
 void write_table(const h5::Object& file, const std::string& name, const std::string& dimension, const Table& table) {

@@ -27,15 +27,13 @@ std::uint8_t recode_floor(const Pipeline& pipeline, std::uint8_t rung) {
 
 std::optional<NextBlock> next_block(const RungRule& rule, const Role& role, std::uint64_t cut, std::uint64_t tail,
                                     std::uint64_t slots, std::uint64_t gone) {
-  std::uint8_t rung = rule.least;
-  while (true) {
+  // Rung by rung: the block is of the first whose block leaves the tail while the sequence is on it.
+  for (std::uint8_t rung = rule.least;; ++rung) {
     const std::uint64_t block = role.block_tokens(rung);
-    // The length at which a block of this rung leaves the tail: if the sequence is on a later rung by then, that one's.
-    std::uint64_t length = cut + block + tail + gone;
+    std::uint64_t length = cut + block + tail + gone;  // at which it does
     if (rung > rule.least) length = std::max(length, rule.above[rung] + 1);
-    const std::uint8_t later = rule.at(length);
-    if (later == rung) return length <= slots + gone ? std::optional(NextBlock{rung, block}) : std::nullopt;
-    rung = later;
+    if (rule.at(length) > rung) continue;
+    return length <= slots + gone ? std::optional(NextBlock{rung, block}) : std::nullopt;
   }
 }
 

@@ -158,6 +158,30 @@ TEST(Ladder, ABudgetOfBytesChoosesTheRung) {
 }
 
 // A layer has its share by what a token takes in it.
+// A long block that would leave its tail two rungs later is none: the rung between has blocks of its own, which fit.
+TEST(Ladder, BlocksAreNeverLongerThanTheirCodecs) {
+  ThreadPool pool(1);
+  LayerShape shape = test::shape(1, 1, 1, 16, Dtype::bf16);
+  Pipeline pipeline;
+  Rung long_blocks = rung(0, Pipeline{});
+  long_blocks.keys = spec("low_rank", {{"rank", "4"}, {"block", "256"}});
+  Rung short_blocks = rung(40, Pipeline{});
+  short_blocks.keys = kivi(0, 0).keys;  // of 32
+  Rung shorter = rung(200, Pipeline{});
+  shorter.keys = spec("low_rank", {{"rank", "4"}, {"block", "16"}});
+  pipeline.ladder = {long_blocks, short_blocks, shorter};
+  CacheManager cache(pipeline, std::span(&shape, 1));
+  for (const std::uint64_t tokens : {41U, 150U, 199U, 201U, 300U}) {
+    const Data data(shape, tokens);
+    cache.prefill(0, data.prefill(), pool);
+    const Role& keys = cache.layer(0).keys();
+    for (const auto& segment : cache.layer(0).head(0, 0).keys) {
+      if (!segment.encoded) continue;
+      EXPECT_LE(segment.tokens, keys.block_tokens(segment.rung)) << tokens;
+    }
+  }
+}
+
 TEST(Ladder, LayersShareASequencesBytes) {
   Pipeline pipeline;
   pipeline.ladder = {rung(0, kivi(0, 0, "8")), rung(0, kivi(0, 0, "2"))};
