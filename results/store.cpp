@@ -59,10 +59,15 @@ void write_tables(const h5::Object& file, const std::vector<ColumnSpec>& columns
                   const std::vector<CellRecord>& records) {
   std::vector<Row> rows;
   for (const auto& record : records) rows.push_back(record.cell);
-  write_table(file, "cells", "cell", make_table(columns, rows));
-  write_table(file, "layers", "row", make_table(layer_columns(), rows_of(records, &CellRecord::layers)));
+  const auto write = [&](const char* name, const char* dimension, const std::vector<ColumnSpec>& specs,
+                         const std::vector<Row>& all) {
+    check_rows(specs, all);
+    write_table(file, name, dimension, make_table(specs, all));
+  };
+  write("cells", "cell", columns, rows);
+  write("layers", "row", layer_columns(), rows_of(records, &CellRecord::layers));
   write_table(file, "samples", "row", samples_of(records));
-  write_table(file, "rungs", "row", make_table(rung_columns(), rows_of(records, &CellRecord::rungs)));
+  write("rungs", "row", rung_columns(), rows_of(records, &CellRecord::rungs));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 
 #include "core/base/error.hpp"
 #include "core/base/hash.hpp"
@@ -166,6 +167,16 @@ std::vector<std::string> Table::names() const {
   std::vector<std::string> names;
   for (const auto& column : columns) names.push_back(column.spec.name);
   return names;
+}
+
+void check_rows(const std::vector<ColumnSpec>& specs, const std::vector<Row>& rows) {
+  std::set<std::string> names;
+  for (const auto& spec : specs) names.insert(spec.name);
+  for (const auto& row : rows) {
+    for (const auto& [name, value] : row) {
+      if (!names.contains(name)) throw Error("a row has a value '" + name + "', and there is no such column");
+    }
+  }
 }
 
 Table make_table(const std::vector<ColumnSpec>& specs, const std::vector<Row>& rows) {

@@ -39,6 +39,9 @@ struct Table {
   [[nodiscard]] std::vector<std::string> names() const;
 };
 
+// Throws Error where a row has a value that none of these columns is for: it would be lost.
+void check_rows(const std::vector<ColumnSpec>& specs, const std::vector<Row>& rows);
+
 // A column for each spec; what a row lacks is NaN, or "". A missing integer is a mistake of the caller (Error).
 Table make_table(const std::vector<ColumnSpec>& specs, const std::vector<Row>& rows);
 

@@ -10,7 +10,7 @@
 #include <new>
 #include <stdexcept>
 
-#include "core/base/arena.hpp"
+#include "core/memory/arena.hpp"
 #include "core/base/child.hpp"
 #include "core/base/error.hpp"
 #include "core/base/hash.hpp"
@@ -51,7 +51,7 @@ TEST(ThreadPool, ThrowsTheFirstExceptionAndWorksOn) {
 }
 
 TEST(Arena, APromiseIsKeptForItsPiece) {
-  Arena arena(1024);
+  Arena arena(host_memory(), 1024);
   {
     Promise promise = arena.promise(768);
     EXPECT_EQ(arena.reserved(), 0U);
@@ -69,7 +69,7 @@ TEST(Arena, APromiseIsKeptForItsPiece) {
 }
 
 TEST(Arena, DealsOutAlignedPiecesAndCountsThem) {
-  Arena arena;
+  Arena arena(host_memory());
   {
     std::vector<std::shared_ptr<Piece>> pieces;
     for (const std::uint64_t bytes : {1U, 64U, 65U}) {
@@ -91,7 +91,7 @@ TEST(Arena, DealsOutAlignedPiecesAndCountsThem) {
 }
 
 TEST(Arena, IsDealtFromTheFrontAgainOnceAllIsFree) {
-  Arena arena;
+  Arena arena(host_memory());
   const std::byte* first = arena.allocate(1000, 0)->data();
   auto a = arena.allocate(64, 0);
   EXPECT_EQ(a->data(), first);
@@ -100,7 +100,7 @@ TEST(Arena, IsDealtFromTheFrontAgainOnceAllIsFree) {
 }
 
 TEST(Arena, KeepsItsBudget) {
-  Arena arena(1024);
+  Arena arena(host_memory(), 1024);
   const auto piece = arena.allocate(512, 512);
   arena.check(512);
   EXPECT_THROW(arena.check(513), BudgetError);
@@ -111,7 +111,7 @@ TEST(Arena, KeepsItsBudget) {
 }
 
 TEST(Arena, ALargerPieceIsNotTakenBeyondTheBudget) {
-  Arena arena(640);
+  Arena arena(host_memory(), 640);
   auto freed = arena.allocate(320, 320);
   const auto other = arena.allocate(320, 320);
   freed.reset();
@@ -121,7 +121,7 @@ TEST(Arena, ALargerPieceIsNotTakenBeyondTheBudget) {
 }
 
 TEST(Arena, MemoryDoesNotGrowWithTimesOfUse) {
-  Arena arena;
+  Arena arena(host_memory());
   std::vector<std::shared_ptr<Piece>> ring(100);
   for (std::size_t i = 0; i < 100000; ++i) ring[i % ring.size()] = arena.allocate(4000 + i % 3 * 100, 1);
   EXPECT_LT(arena.mapped(), std::uint64_t{3} << 20);

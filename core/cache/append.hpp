@@ -1,10 +1,11 @@
-// Tokens that come one after another, of one KV head of one sequence: into the open raw chunk, and a block at a time
-// from the raw chunks into the codec. Nothing that is encoded is touched, but by a ladder that recodes.
+// Tokens that come behind those that a head has: into raw chunks, and out of them, a block at a time, into the codec.
 #pragma once
 
-#include "core/cache/cache.hpp"
-#include "core/cache/encoder.hpp"
-#include "core/cache/ladder.hpp"
+#include <memory>
+#include <vector>
+
+#include "core/backend/backend.hpp"
+#include "core/cache/layer.hpp"
 
 namespace kvlab {
 
@@ -16,60 +17,77 @@ struct NewTokens {
   std::uint64_t count;
 };
 
-class HeadAppend {
+// What one role of a head comes to, decided before anything is changed.
+class RoleGrowth {
  public:
-  // background: encodes blocks; null where this call does. A head has at most `most_under_way` encodings of a role
-  // there, what is more is encoded at once.
-  HeadAppend(const Pipeline& pipeline, const RungRule& rule, const Role& keys, const Role& values, Arena& arena,
-             Background* background, Workspace& workspace, std::uint32_t kv_head)
-      : pipeline_(pipeline),
-        rule_(rule),
-        keys_(keys),
-        values_(values),
-        arena_(arena),
-        background_(background),
-        workspace_(workspace),
-        kv_head_(kv_head) {}
+  // Of `count` more tokens. `total`: that the sequence was given, with them.
+  void plan(const LayoutRule& rule, const Role& role, const RoleState& state, std::uint64_t total, std::uint64_t count);
+  // Padded bytes that it takes of the arena at the most.
+  [[nodiscard]] std::uint64_t bytes() const { return bytes_; }
+  [[nodiscard]] const Layout& layout() const { return layout_; }
 
-  static constexpr std::size_t most_under_way = 2;
-
-  void run(const NewTokens& tokens, Head& head);
-  // Scores the tokens with each selector whose scores are kept, for eviction.
-  void score(std::span<const SelectorInstance> selectors, const LayerShape& shape, std::uint32_t sequence,
-             const NewTokens& tokens, Head& head);
-  // Some stale blocks of each role, if the budget has room for them: whole blocks of the codec that they are recoded
-  // to.
-  void recode(Head& head);
-  // All that is under way.
-  void settle_all(Head& head);
-  // That, and all that is stale. Throws BudgetError where there is no room.
-  void finish(Head& head);
+  // The chunks; `rows` are of the new tokens. Blocks are still to be made of them.
+  void grow(const TokenRows& rows, Arena& arena, Promise& promise, Work& work, RoleState& state);
+  // Once that work is done: lets go of what the chunks took the place of.
+  void release() { old_.clear(); }
 
  private:
-  void add(const Role& role, TokenRows rows, const NewTokens& tokens, std::uint64_t cut,
-           std::vector<Segment>& segments);
-  void encode(const Role& role, std::uint64_t total, std::uint64_t& cut, std::vector<Segment>& segments, Head& head);
-  void split(const Role& role, std::uint64_t tokens, std::size_t at, std::uint64_t block,
-             std::vector<Segment>& segments);
-  void recode_more(Head& head);
-  bool recode_role(const Role& role, std::vector<Segment>& segments, Head& head);
-  void start(const Role& role, std::uint8_t rung, std::size_t begin, std::size_t end, std::vector<Segment>& segments,
-             Head& head);
-  [[nodiscard]] static std::size_t under_way(const Role& role, const Head& head);
+  [[nodiscard]] bool stays(const Segment& segment, const ChunkPlace& chunk) const;
+  void copy(std::uint64_t first, std::uint64_t end, std::byte* to, Work& work) const;
 
-  const Pipeline& pipeline_;
-  const RungRule& rule_;
-  const Role& keys_;
-  const Role& values_;
-  Arena& arena_;
-  Background* background_;
-  Workspace& workspace_;
-  std::uint32_t kv_head_;
+  const Role* role_ = nullptr;
+  Layout layout_;
+  std::uint64_t bytes_ = 0;
+  std::uint64_t before_ = 0;      // slots without the new ones
+  std::size_t kept_ = 0;          // segments before the first chunk
+  TokenRows rows_;
+  std::vector<Segment> old_;      // those that the chunks take the place of, until their rows are copied
 };
 
-// The most padded bytes that appending takes of the arena, before it gives any back. `total`: the sequence's tokens
-// before it.
-std::uint64_t append_capacity(const Pipeline& pipeline, const RungRule& rule, const Role& keys, const Role& values,
-                              const Head& head, std::uint64_t total, std::uint64_t count);
+// One head's: positions and both roles.
+struct HeadGrowth {
+  RoleGrowth keys;
+  RoleGrowth values;
+  std::uint64_t bytes = 0;  // with positions and scores
+
+  void plan(const HeadCall& call, std::uint64_t count);
+  void grow(const HeadCall& call, const NewTokens& tokens, Arena& arena, Promise& promise, Work& work);
+  void release() {
+    keys.release();
+    values.release();
+  }
+};
+
+// The encodings of blocks that are due or stale, of the heads of a call: some are left to the backend's background
+// thread, the others are run by finish().
+class Encoder {
+ public:
+  // A head has at most so many encodings of a role in the background; what is more is encoded at once.
+  static constexpr std::size_t most_under_way = 2;
+
+  Encoder(Arena& arena, Backend& backend, bool in_background)
+      : arena_(arena), backend_(backend), in_background_(in_background) {}
+
+  // The blocks of a layout whose chunks stand.
+  void start_due(const HeadCall& call, const Role& role, const Layout& layout, Promise& promise);
+  // A stretch of stale blocks of each role: whole blocks of the codec that they are recoded to. Throws BudgetError
+  // where there is no room; `head.stale` says whether more are left.
+  void start_stale(const HeadCall& call);
+  // All of the head's, also those in the background.
+  void settle(Head& head);
+  // Runs what was started or settled here, and puts what is ready in its place. Throws what an encoding failed with.
+  void finish();
+
+ private:
+  bool start_stale(const HeadCall& call, const Role& role);
+  void start(const HeadCall& call, const Role& role, std::uint8_t rung, std::size_t begin, std::size_t end,
+             Promise promise);
+
+  Arena& arena_;
+  Backend& backend_;
+  bool in_background_;
+  std::vector<std::shared_ptr<Encoding>> now_;
+  std::vector<Head*> heads_;  // whose encodings those are
+};
 
 }  // namespace kvlab

@@ -1,342 +1,91 @@
-// Online softmax (Milakov and Gimelshein, arXiv 1805.02867; FlashAttention, arXiv 2205.14135) over tiles.
-//
-// Keys and values may be cut differently, so values lead: for each tile of values the keys' scores are computed up to
-// its end, wherever the keys' own tiles end, and wait in a buffer:
-//
-//   keys    |-------------|-------------|            scores are known up to here
-//   values  |-----|-----|                            and weighed up to here
-//                       [ pending ------)
-//
-// For each query i: m_i is the largest logit so far, l_i the sum of exp(logit - m_i), o_i the weighted sum of values.
-// A larger maximum rescales l_i and o_i. Values that a codec accumulates in its own form are kept beside the rows and
-// are finished once. A part, which a thread makes of a range of tokens:
-//
-//   m [count] | l [count] | rows o [count][head_dim_values] | accumulators [count][width]
-#include "core/cache/attend.hpp"
-
+// LayerCache: attention of a batch, and all of it decoded, as tasks of a backend.
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <cstring>
-#include <limits>
 #include <string>
 
-#include "core/base/vector.hpp"
-#include "core/cache/tiles.hpp"
-#include "core/kernels/kernels.hpp"
+#include "core/base/error.hpp"
+#include "core/cache/input.hpp"
+#include "core/cache/layer_cache.hpp"
 
 namespace kvlab {
 namespace {
 
-constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
-
-// Whole cache lines.
-std::uint64_t in_lines(std::uint64_t floats) { return (floats + 15) / 16 * 16; }
-
-// Floats that the codecs of values accumulate a query in, a rung after another; 0 where one has not the ability.
-struct Widths {
-  explicit Widths(const Role& values) : rungs(values.codecs.size()) {
-    for (std::size_t rung = 0; rung < rungs; ++rung) {
-      const CodecInstance& codec = values.codecs[rung];
-      before[rung + 1] = before[rung] + (codec.attends_values() ? codec.width() : 0);
-    }
-  }
-  [[nodiscard]] std::uint64_t total() const { return before[rungs]; }
-  [[nodiscard]] std::uint64_t of(std::size_t rung) const { return before[rung + 1] - before[rung]; }
-
-  std::size_t rungs;
-  std::array<std::uint64_t, most_rungs + 1> before{};
-};
-
-struct Part {
-  Part(const Role& values, std::uint64_t count, float* base)
-      : widths(values),
-        queries(count),
-        maxima(base),
-        sums(maxima + in_lines(count)),
-        rows(sums + in_lines(count)),
-        accumulators(rows + in_lines(count * values.channels)) {}
-
-  // Of a rung, for a query.
-  [[nodiscard]] float* accumulator(std::size_t rung, std::uint64_t query) const {
-    return accumulators + queries * widths.before[rung] + query * widths.of(rung);
-  }
-  void shrink(std::uint64_t query, float factor, std::uint64_t channels) const {
-    scale(factor, rows + query * channels, channels);
-    for (std::size_t rung = 0; rung < widths.rungs; ++rung) scale(factor, accumulator(rung, query), widths.of(rung));
-  }
-
-  Widths widths;
-  std::uint64_t queries;
-  float* maxima;
-  float* sums;
-  float* rows;
-  float* accumulators;
-};
-
-void* attend_scratch(const CodecInstance& codec, Workspace& workspace) {
-  return workspace.codec_scratch.ensure<std::byte>(codec.traits().attend_scratch);
-}
-
-class HeadAttention {
- public:
-  HeadAttention(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries,
-                std::uint64_t first, float* part, Workspace& workspace)
-      : shape_(cache.shape()),
-        keys_(cache.keys()),
-        values_(cache.values()),
-        head_(head),
-        kv_head_(kv_head),
-        queries_(queries),
-        workspace_(workspace),
-        part_(cache.values(), queries.count, part),
-        key_tiles_(keys_, head.keys, first),
-        value_tiles_(values_, head.values, first),
-        capacity_(key_tiles_.longest() + value_tiles_.longest()) {
-    std::fill_n(part_.maxima, queries_.count, minus_infinity);
-    std::fill(part_.sums, part + part_size(cache, queries_.count), 0.0F);
-    scores_ = workspace_.floats.ensure<float>(queries_.count * capacity_);
-    prepare();
-    Tile tile{};
-    if (key_tiles_.peek(tile)) scored_ = base_ = tile.first;
-    weighed_ = base_;
-  }
-
-  void run(std::uint64_t first, std::uint64_t end) {
-    Tile tile{};
-    while (value_tiles_.peek(tile) && tile.first < end) {
-      value_tiles_.next(tile);
-      if (tile.first < first) continue;  // another part's
-      weighed_ = tile.first;
-      while (scored_ < tile.end()) score_next_tile();
-      weigh(tile);
-      add(tile);
-      weighed_ = tile.end();
-    }
-  }
-
- private:
-  void prepare();
-  void score_next_tile();
-  void mask(const Tile& tile);
-  void weigh(const Tile& tile);
-  void add(const Tile& tile);
-  [[nodiscard]] kvlab_block block_of_tile(const Role& role, const Tile& tile, const Tiles& tiles) const;
-  kvlab_rows rows_of_tile(const Role& role, const Tile& tile, const Tiles& tiles, Buffer& decoded) const;
-
-  [[nodiscard]] float* pending(std::uint64_t query, std::uint64_t token) const {
-    return scores_ + query * capacity_ + (token - base_);
-  }
-
-  const LayerShape& shape_;
-  const Role& keys_;
-  const Role& values_;
-  const Head& head_;
-  std::uint32_t kv_head_;
-  const QueryRows& queries_;
-  Workspace& workspace_;
-  Part part_;
-  Tiles key_tiles_;
-  Tiles value_tiles_;
-  std::uint64_t capacity_;
-  float* scores_ = nullptr;                        // [count, capacity], from token base_ on
-  std::array<std::byte*, most_rungs> prepared_{};  // null where the codec has not the ability
-  std::uint64_t base_ = 0;
-  std::uint64_t scored_ = 0;
-  std::uint64_t weighed_ = 0;
-};
-
-// Where the next tile of these lies in memory, for prefetching.
-void look_ahead(const Role& role, const Tiles& tiles, const void*& ahead, std::uint64_t& size) {
-  Tile next{};
-  if (!tiles.peek(next)) return;
-  if (next.segment->encoded) {  // where in the block its tokens lie is the codec's secret: in proportion
-    const std::uint64_t start = next.segment->size * next.in_segment() / next.segment->tokens;
-    ahead = next.segment->data + start;
-    size = next.segment->size * next.count / next.segment->tokens;
-  } else {
-    ahead = next.segment->data + next.in_segment() * role.row_bytes();
-    size = next.count * role.row_bytes();
-  }
-}
-
-kvlab_block HeadAttention::block_of_tile(const Role& role, const Tile& tile, const Tiles& tiles) const {
-  kvlab_block block = block_of(head_, kv_head_, *tile.segment, workspace_.positions);
-  const void* ahead = nullptr;
-  look_ahead(role, tiles, ahead, block.ahead_size);
-  block.ahead = static_cast<const std::uint8_t*>(ahead);
-  return block;
-}
-
-// The tile's rows: where they lie, if raw, else decoded.
-kvlab_rows HeadAttention::rows_of_tile(const Role& role, const Tile& tile, const Tiles& tiles, Buffer& decoded) const {
-  kvlab_rows rows{};
-  rows.stride = role.channels;
-  rows.channels = role.channels;
-  rows.tokens = tile.count;
-  look_ahead(role, tiles, rows.ahead, rows.ahead_size);
-  if (!tile.segment->encoded) {
-    rows.base = tile.segment->data + tile.in_segment() * role.row_bytes();
-    rows.dtype = static_cast<kvlab_dtype>(role.dtype);
-    return rows;
-  }
-  float* out = decoded.ensure<float>(tile.count * role.channels);
-  LayerCache::decode(role, head_, kv_head_, *tile.segment, tile.first, tile.count, out, workspace_);
-  rows.base = out;
-  rows.dtype = KVLAB_F32;
-  return rows;
-}
-
-// The queries, as each codec that attends to keys in its own form wants them.
-void HeadAttention::prepare() {
-  constexpr std::uint64_t alignment = Arena::alignment;
-  std::uint64_t bytes = 0;
-  for (const auto& codec : keys_.codecs) {
-    if (codec.attends_keys()) bytes += Arena::padded(codec.prepared_bytes(queries_.count));
-  }
-  auto* next = workspace_.prepared.ensure<std::byte>(bytes + alignment);
-  for (std::size_t rung = 0; rung < keys_.codecs.size(); ++rung) {
-    const CodecInstance& codec = keys_.codecs[rung];
-    if (!codec.attends_keys()) continue;
-    codec.prepare(kv_head_, queries_.base, queries_.count, next, attend_scratch(codec, workspace_));
-    prepared_[rung] = next;
-    next += Arena::padded(codec.prepared_bytes(queries_.count));
-  }
-}
-
-void HeadAttention::score_next_tile() {
-  Tile tile{};
-  key_tiles_.next(tile);
-  if (tile.end() - base_ > capacity_) {  // what was weighed makes room
-    const std::uint64_t keep = std::min(weighed_, scored_);
-    for (std::uint64_t q = 0; q < queries_.count; ++q) {
-      std::memmove(scores_ + q * capacity_, pending(q, keep), (scored_ - keep) * sizeof(float));
-    }
-    base_ = keep;
-  }
-  float* scores = pending(0, tile.first);
-  if (tile.segment->encoded && prepared_[tile.segment->rung] != nullptr) {
-    const CodecInstance& codec = keys_.codec(*tile.segment);
-    const kvlab_block block = block_of_tile(keys_, tile, key_tiles_);
-    codec.scores(prepared_[tile.segment->rung], queries_.count, block, tile.in_segment(), tile.count, scores, capacity_,
-                 attend_scratch(codec, workspace_));
-  } else {
-    const kvlab_rows rows = rows_of_tile(keys_, tile, key_tiles_, workspace_.rows);
-    kernels().dots(&rows, queries_.base, keys_.channels, queries_.count, scores, capacity_);
-  }
-  scored_ = tile.end();
-}
-
-// Hides from each query tokens after it, and in a layer with window W those at positions <= p - W.
-void HeadAttention::mask(const Tile& tile) {
-  const auto range = head_.positions.range(tile.first, tile.count, workspace_.positions);
-  const auto position_of = [&](std::uint64_t t) { return range.list != nullptr ? range.list[t] : range.first + t; };
-  const bool causal = position_of(tile.count - 1) > queries_.positions.front();
-  const bool window = shape_.window > 0 && position_of(0) + shape_.window <= queries_.positions.back();
-  if (!causal && !window && head_.dead == 0) return;
-  for (std::uint64_t q = 0; q < queries_.count; ++q) {
-    const std::uint64_t position = queries_.positions[q % queries_.positions.size()];
-    float* scores = pending(q, tile.first);
-    for (std::uint64_t t = 0; t < tile.count; ++t) {
-      const std::uint64_t token = position_of(t);
-      const bool hidden = token > position || (shape_.window > 0 && token + shape_.window <= position);
-      if (hidden) scores[t] = minus_infinity;
-    }
-  }
-}
-
-// Turns the tile's scores into weights exp(logit - m), after m, l and o were brought up to date.
-void HeadAttention::weigh(const Tile& tile) {
-  const auto attention_scale = static_cast<float>(shape_.attention_scale);
-  bool finite = true;
-  for (std::uint64_t q = 0; q < queries_.count; ++q) {
-    kernels().scale_and_max(pending(q, tile.first), tile.count, attention_scale, finite);
-  }
-  // Minus infinity is what the host masks with; a method's own would pass for it.
-  if (!finite) {
-    throw MethodError(KVLAB_INTERNAL, "an attention score is not finite in layer " + std::to_string(shape_.layer) +
-                                          ", KV head " + std::to_string(kv_head_));
-  }
-  mask(tile);
-  for (std::uint64_t q = 0; q < queries_.count; ++q) {
-    float* scores = pending(q, tile.first);
-    bool any = true;
-    const float maximum = std::max(part_.maxima[q], kernels().scale_and_max(scores, tile.count, 1, any));
-    if (maximum == minus_infinity) {  // all masked so far
-      std::fill_n(scores, tile.count, 0.0F);
-      continue;
-    }
-    if (maximum > part_.maxima[q]) {
-      const float shrink = std::exp(part_.maxima[q] - maximum);
-      part_.sums[q] *= shrink;
-      part_.shrink(q, shrink, values_.channels);
-      part_.maxima[q] = maximum;
-    }
-    part_.sums[q] += kernels().exponentials(scores, tile.count, maximum);
-  }
-}
-
-void HeadAttention::add(const Tile& tile) {
-  const float* weights = pending(0, tile.first);
-  if (tile.segment->encoded && values_.codec(*tile.segment).attends_values()) {
-    const CodecInstance& codec = values_.codec(*tile.segment);
-    const kvlab_block block = block_of_tile(values_, tile, value_tiles_);
-    codec.accumulate(weights, queries_.count, capacity_, block, tile.in_segment(), tile.count,
-                     part_.accumulator(tile.segment->rung, 0), attend_scratch(codec, workspace_));
-    return;
-  }
-  const kvlab_rows rows = rows_of_tile(values_, tile, value_tiles_, workspace_.more_rows);
-  kernels().sums(&rows, weights, capacity_, queries_.count, part_.rows, values_.channels);
-}
-
-// a += b, both brought to the larger maximum.
-void merge(std::uint64_t channels, const Part& a, const Part& b) {
-  for (std::uint64_t q = 0; q < a.queries; ++q) {
-    const float maximum = std::max(a.maxima[q], b.maxima[q]);
-    if (maximum == minus_infinity) continue;
-    const float ours = std::exp(a.maxima[q] - maximum);
-    const float theirs = std::exp(b.maxima[q] - maximum);
-    a.maxima[q] = maximum;
-    a.sums[q] = a.sums[q] * ours + b.sums[q] * theirs;
-    a.shrink(q, ours, channels);
-    add_scaled(theirs, b.rows + q * channels, a.rows + q * channels, channels);
-    for (std::size_t rung = 0; rung < a.widths.rungs; ++rung) {
-      add_scaled(theirs, b.accumulator(rung, q), a.accumulator(rung, q), a.widths.of(rung));
-    }
-  }
+// Into how many parts the tokens of a head are split, so that all threads have work: a matter of the cache alone, for
+// a result must not depend on how many threads there are.
+std::uint64_t parts_of(std::uint64_t tokens, std::uint64_t heads) {
+  constexpr std::uint64_t wanted = 128;  // parts of a call
+  constexpr std::uint64_t least_tokens = 1024;
+  return std::clamp<std::uint64_t>(tokens / least_tokens, 1, (wanted + heads - 1) / heads);
 }
 
 }  // namespace
 
-std::uint64_t part_size(const LayerCache& cache, std::uint64_t queries) {
-  const Role& values = cache.values();
-  return 2 * in_lines(queries) + in_lines(queries * values.channels) + in_lines(queries * Widths(values).total());
+void LayerCache::attend(const QueryTensor& queries, float* out) {
+  std::vector<std::uint32_t> all;
+  std::vector<std::uint32_t> positions;
+  for (std::uint32_t i = 0; i < sequences_.size(); ++i) {
+    if (!sequences_[i].live) continue;
+    all.push_back(i);
+    positions.insert(positions.end(), queries.positions.begin(), queries.positions.end());
+  }
+  attend(all, queries.base, positions, out);
 }
 
-void attend_part(const LayerCache& cache, const Head& head, std::uint32_t kv_head, const QueryRows& queries,
-                 std::uint64_t first, std::uint64_t end, float* part, Workspace& workspace) {
-  HeadAttention(cache, head, kv_head, queries, first, part, workspace).run(first, end);
+void LayerCache::attend(std::span<const std::uint32_t> sequences, const float* queries,
+                        std::span<const std::uint32_t> positions, float* out) {
+  const LayerShape& shape = layer_.shape;
+  if (sequences.empty()) throw InputError(of_layer(shape.layer) + "attend names no sequence; valid: from 1");
+  for (const std::uint32_t sequence : sequences) (void)at(sequence);
+  check_queries(shape, "queries", queries, positions, sequences.size());
+  if (out == nullptr) throw InputError(of_layer(shape.layer) + "there is nowhere to write the outputs (null)");
+  const std::uint64_t count = positions.size() / sequences.size();
+  const std::uint64_t heads = sequences.size() * shape.kv_heads;
+  attend_tasks_.clear();
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    for (std::uint32_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
+      const Head& head = at(sequences[i]).heads[kv_head];
+      const std::uint64_t first_row = count * (i * shape.query_heads + std::uint64_t{kv_head} * shape.group());
+      AttendTask task;
+      task.kv_head = kv_head;
+      task.slots = head.positions.tokens();
+      task.has_dead = head.dead > 0;
+      task.keys = head.keys.segments;
+      task.values = head.values.segments;
+      task.positions = head.positions.view();
+      task.queries = queries + first_row * shape.head_dim_keys;
+      task.rows = count * shape.group();
+      task.query_positions = positions.subspan(i * count, count);
+      task.parts = parts_of(task.slots, heads);
+      task.out = out + first_row * shape.head_dim_values;
+      for (; task.part < task.parts; ++task.part) attend_tasks_.push_back(task);
+    }
+  }
+  memory_->backend.attend({&shape, &layer_.keys, &layer_.values, attend_tasks_});
+  memory_->backend.synchronize();
 }
 
-void merge_parts(const LayerCache& cache, std::uint32_t kv_head, const QueryRows& queries, float* parts,
-                 std::uint64_t count, float* out, Workspace& workspace) {
-  const Role& values = cache.values();
-  const std::uint64_t channels = values.channels;
-  const std::uint64_t size = part_size(cache, queries.count);
-  const Part part(values, queries.count, parts);
-  for (std::uint64_t i = 1; i < count; ++i) merge(channels, part, Part(values, queries.count, parts + i * size));
-  std::fill_n(out, queries.count * channels, 0.0F);
-  float* finished = workspace.floats.ensure<float>(queries.count * channels);
-  for (std::size_t rung = 0; rung < values.codecs.size(); ++rung) {
-    const CodecInstance& codec = values.codecs[rung];
-    if (!codec.attends_values()) continue;
-    codec.finish(kv_head, part.accumulator(rung, 0), queries.count, finished, attend_scratch(codec, workspace));
-    add_scaled(1, finished, out, queries.count * channels);
+void LayerCache::decompress(void* keys, void* values) {
+  std::vector<const Sequence*> live;
+  std::uint64_t longest = 0;
+  for (const auto& sequence : sequences_) {
+    if (!sequence.live) continue;
+    live.push_back(&sequence);
+    longest = std::max(longest, sequence.tokens);
   }
-  for (std::uint64_t q = 0; q < queries.count; ++q) {
-    add_scaled(1, part.rows + q * channels, out + q * channels, channels);
-    scale(part.sums[q] > 0 ? 1 / part.sums[q] : 0, out + q * channels, channels);
+  if (longest > 0 && (keys == nullptr || values == nullptr)) {
+    throw InputError(of_layer(layer_.shape.layer) + "there is nowhere to write the keys or the values (null)");
   }
+  std::vector<ExpandTask> tasks;
+  for (std::size_t i = 0; i < live.size() * layer_.shape.kv_heads; ++i) {
+    const auto kv_head = static_cast<std::uint32_t>(i % layer_.shape.kv_heads);
+    const Head& head = live[i / layer_.shape.kv_heads]->heads[kv_head];
+    for (const std::uint32_t which : both_roles) {
+      const Role& role = layer_.role(which);
+      auto* out = static_cast<std::byte*>(which == KVLAB_ROLE_KEYS ? keys : values) + i * longest * role.row_bytes();
+      tasks.push_back({&role, kv_head, head.of(which).segments, head.positions.view(), out, longest});
+    }
+  }
+  memory_->backend.expand(tasks);
+  memory_->backend.synchronize();
 }
 
 }  // namespace kvlab

@@ -1,28 +1,19 @@
 // LayerCache: tokens that come one after another.
 #include <algorithm>
+#include <exception>
 #include <numeric>
 #include <string>
+#include <utility>
 
 #include "core/base/error.hpp"
-#include "core/cache/append.hpp"
-#include "core/cache/cache.hpp"
-#include "core/cache/encoding.hpp"
 #include "core/cache/evict.hpp"
 #include "core/cache/input.hpp"
+#include "core/cache/layer_cache.hpp"
 
 namespace kvlab {
 namespace {
 
-// Less to look at or to copy than it takes to wake a thread.
-constexpr std::uint64_t few_rows = 64;
-
 bool unfinished(const Head& head) { return head.stale || !head.encodings.empty(); }
-
-std::uint64_t encoded_bytes(const std::vector<Segment>& segments) {
-  std::uint64_t bytes = 0;
-  for (const auto& segment : segments) bytes += segment.encoded ? segment.size : 0;
-  return bytes;
-}
 
 bool failed(const Head& head) {
   return std::any_of(head.encodings.begin(), head.encodings.end(), [](const auto& e) { return e->failed(); });
@@ -31,20 +22,20 @@ bool failed(const Head& head) {
 }  // namespace
 
 void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
-  if (!selectors_.empty() && !decodes_) {
-    throw InputError(of_layer(shape_.layer) +
+  if (!layer_.selectors.empty() && !layer_.decodes) {
+    throw InputError(of_layer(layer_.shape.layer) +
                      "this cache was made for prefills alone, and keeps no scores to evict by; " +
                      "valid: a cache made with CacheOptions{.decodes = true}");
   }
-  if (sequences.empty()) throw InputError(of_layer(shape_.layer) + "append names no sequence; valid: from 1");
+  if (sequences.empty()) throw InputError(of_layer(layer_.shape.layer) + "append names no sequence; valid: from 1");
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     if (std::find(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i), sequences[i]) !=
         sequences.begin() + static_cast<std::ptrdiff_t>(i)) {
-      throw InputError(of_layer(shape_.layer) + "sequence " + std::to_string(sequences[i]) +
+      throw InputError(of_layer(layer_.shape.layer) + "sequence " + std::to_string(sequences[i]) +
                        " is named twice; valid: once per append");
     }
     if (tokens > most_tokens - at(sequences[i]).tokens) {
-      throw InputError(of_layer(shape_.layer) + "sequence " + std::to_string(sequences[i]) +
+      throw InputError(of_layer(layer_.shape.layer) + "sequence " + std::to_string(sequences[i]) +
                        " would have more than 2^31 tokens");
     }
   }
@@ -52,154 +43,216 @@ void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uin
 
 // Before anything is changed: one more read of rows that are copied next.
 void LayerCache::check_new(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
-                           const KvTensor& values, ThreadPool& pool) const {
-  check_tensor(shape_, KVLAB_ROLE_KEYS, keys, sequences.size(), tokens);
-  check_tensor(shape_, KVLAB_ROLE_VALUES, values, sequences.size(), tokens);
-  const auto step = static_cast<std::int64_t>(size_of(shape_.dtype));
-  const auto check_head = [&](std::size_t index, std::size_t /*thread*/) {
-    const std::uint64_t i = index / shape_.kv_heads;
-    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
-    const auto check = [&](std::uint32_t role, const KvTensor& tensor) {
-      const TokenRows rows{tensor.head(i, kv_head, shape_.dtype), tensor.token_stride * step};
-      check_rows(shape_, role, rows, i, kv_head, tokens);
-    };
-    check(KVLAB_ROLE_KEYS, keys);
-    check(KVLAB_ROLE_VALUES, values);
-  };
-  const std::size_t heads = sequences.size() * shape_.kv_heads;
-  if (heads * tokens <= few_rows) {
-    for (std::size_t index = 0; index < heads; ++index) check_head(index, 0);
-  } else {
-    pool.parallel_for(heads, check_head);
+                           const KvTensor& values) {
+  const LayerShape& shape = layer_.shape;
+  check_tensor(shape, KVLAB_ROLE_KEYS, keys, sequences.size(), tokens);
+  check_tensor(shape, KVLAB_ROLE_VALUES, values, sequences.size(), tokens);
+  work_.clear();
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
+      for (const std::uint32_t which : both_roles) {
+        const KvTensor& tensor = which == KVLAB_ROLE_KEYS ? keys : values;
+        work_.checks.push_back({{&shape, which, i, head}, rows_of(tensor, i, head, shape.dtype), tokens});
+      }
+    }
   }
+  run_work();
 }
 
 void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
-                        const KvTensor& values, ThreadPool& pool) {
+                        const KvTensor& values) {
   check_append(sequences, tokens);
   if (tokens == 0) return;
-  check_new(sequences, tokens, keys, values, pool);
-  memory_->workspaces.resize(std::max(memory_->workspaces.size(), pool.threads()));
+  check_new(sequences, tokens, keys, values);
+  try {
+    for (const std::uint32_t id : sequences) {
+      for (Head& head : sequences_[id].heads) install(head);
+    }
+  } catch (...) {
+    empty_all(sequences);
+    throw;
+  }
   std::vector<std::uint8_t> rungs;
   for (const std::uint32_t id : sequences) rungs.push_back(append_rung(id, tokens));
   try {
-    finish_before(sequences, rungs, pool);
+    finish_before(sequences, rungs);
   } catch (const BudgetError&) {
     throw;
   } catch (...) {
-    for (const std::uint32_t sequence : sequences) sequences_[sequence] = empty();
+    empty_all(sequences);
     throw;
   }
-  check_budget(sequences, rungs, tokens);
+  const std::vector<HeadCall> calls = this->calls(sequences, tokens, rungs);
+  Promise promise = memory_->arena.promise(plan_growth(calls, tokens, growth_));
   for (std::size_t i = 0; i < sequences.size(); ++i) climb(sequences_[sequences[i]], rungs[i]);
+  new_tokens_.clear();
+  for (const HeadCall& call : calls) {
+    const std::size_t i = new_tokens_.size() / layer_.shape.kv_heads;
+    new_tokens_.push_back({rows_of(keys, i, call.kv_head, layer_.shape.dtype),
+                           rows_of(values, i, call.kv_head, layer_.shape.dtype),
+                           static_cast<std::uint32_t>(call.total - tokens), tokens});
+  }
   try {
-    grow(sequences, tokens, keys, values, pool);
-    recode(sequences, pool);
-    hold_budgets(sequences, pool);
+    score_new(calls, new_tokens_, promise);
+    grow(calls, new_tokens_, promise);
+    evict(calls, memory_->arena, promise, memory_->backend);
+    promise = Promise();
+    for (const std::uint32_t id : sequences) sequences_[id].tokens += tokens;
+    recode(sequences);
+    hold_budgets(sequences);
   } catch (...) {
-    for (const std::uint32_t sequence : sequences) sequences_[sequence] = empty();
+    empty_all(sequences);
     throw;
   }
 }
 
-// Throws BudgetError where what is appended may not fit.
-void LayerCache::check_budget(std::span<const std::uint32_t> sequences, std::span<const std::uint8_t> rungs,
-                              std::uint64_t tokens) const {
-  std::uint64_t needed = 0;
+void LayerCache::empty_all(std::span<const std::uint32_t> sequences) {
+  for (auto& growth : growth_) growth.release();
+  for (const std::uint32_t id : sequences) sequences_[id] = empty();
+}
+
+void LayerCache::run_work() {
+  Work* work = &work_;
+  memory_->backend.run(std::span(&work, 1), memory_->arena);
+  memory_->backend.synchronize();
+}
+
+std::vector<HeadCall> LayerCache::calls(std::span<const std::uint32_t> sequences, std::uint64_t more,
+                                       std::span<const std::uint8_t> rungs) {
+  std::vector<HeadCall> calls;
+  calls.reserve(sequences.size() * layer_.shape.kv_heads);
   for (std::size_t i = 0; i < sequences.size(); ++i) {
-    const Sequence& sequence = at(sequences[i]);
-    const RungRule rule = rule_on(rungs[i]);
-    for (const Head& head : sequence.heads) {
-      needed += append_capacity(pipeline_, rule, keys_, values_, head, sequence.tokens, tokens);
-      if (!selectors_.empty()) needed += eviction_capacity(keys_, values_, head);
+    Sequence& sequence = sequences_[sequences[i]];
+    const RungRule& rule = layer_.rules[rungs.empty() ? sequence.rung : rungs[i]];
+    for (std::uint32_t head = 0; head < layer_.shape.kv_heads; ++head) {
+      calls.push_back({layer_, rule, sequences[i], head, sequence.tokens + more, sequence.heads[head]});
     }
   }
-  memory_->arena.check(needed + needed / 4);  // a piece may be a quarter larger than was asked for
+  return calls;
 }
 
-// A few rows to copy and no block to encode: less than it takes to wake a thread.
-bool LayerCache::is_small(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
-  if (sequences.size() * shape_.kv_heads * tokens > few_rows) return false;
-  return std::none_of(sequences.begin(), sequences.end(), [&](std::uint32_t id) {
-    const Sequence& sequence = at(id);
-    const Head& head = sequence.heads.front();  // the others are cut much the same
-    const std::uint64_t slots = head.positions.tokens() + tokens;
-    const std::uint64_t gone = sequence.tokens + tokens - slots;
-    const auto cuts = [&](const Role& role, std::uint64_t cut) {
-      cut = std::max(cut, pipeline_.sinks);
-      return role.coded() && next_block(rule_on(sequence.rung), role, cut, pipeline_.tail, slots, gone);
-    };
-    return cuts(keys_, head.key_cut) || cuts(values_, head.value_cut);
-  });
-}
-
-void LayerCache::grow(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
-                      const KvTensor& values, ThreadPool& pool) {
-  CacheMemory& memory = *memory_;
-  const auto step = static_cast<std::int64_t>(size_of(shape_.dtype));
-  const auto grow_head = [&](std::size_t index, std::size_t thread) {
-    const std::uint64_t i = index / shape_.kv_heads;
-    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
-    Sequence& sequence = sequences_[sequences[i]];
-    Workspace& workspace = memory.workspaces[thread];
-    Head& head = sequence.heads[kv_head];
-    const NewTokens rows{{keys.head(i, kv_head, shape_.dtype), keys.token_stride * step},
-                         {values.head(i, kv_head, shape_.dtype), values.token_stride * step},
-                         static_cast<std::uint32_t>(sequence.tokens),
-                         tokens};
-    const RungRule rule = rule_on(sequence.rung);
-    HeadAppend append(pipeline_, rule, keys_, values_, memory.arena, pipeline_.async ? &memory.background : nullptr,
-                      workspace, kv_head);
-    append.score(selectors_, shape_, sequences[i], rows, head);
-    append.run(rows, head);
-    HeadEvict(pipeline_, rule, selectors_, shape_, keys_, values_, memory.arena, workspace, sequences[i], kv_head)
-        .run(sequence.tokens + tokens, head);
-  };
-  const std::size_t heads = sequences.size() * shape_.kv_heads;
-  if (is_small(sequences, tokens)) {
-    for (std::size_t index = 0; index < heads; ++index) grow_head(index, 0);
-  } else {
-    pool.parallel_for(heads, grow_head);
+// Returns what it may take of the arena.
+std::uint64_t LayerCache::plan_growth(std::span<const HeadCall> calls, std::uint64_t tokens,
+                                      std::vector<HeadGrowth>& plans) const {
+  plans.resize(std::max(plans.size(), calls.size()));
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    const HeadCall& call = calls[i];
+    plans[i].plan(call, tokens);
+    bytes += plans[i].bytes;
+    if (layer_.selectors.empty()) continue;
+    if (is_above_budget(layer_, call.head.kept() + tokens, call.total - call.head.unobserved)) {
+      bytes += eviction_bytes(call, call.head.positions.tokens() + tokens);
+    }
   }
-  for (const std::uint32_t sequence : sequences) sequences_[sequence].tokens += tokens;
+  return bytes;
 }
 
-void LayerCache::for_heads(std::span<const std::uint32_t> sequences, Background* background, ThreadPool& pool,
-                           const std::function<void(HeadAppend&, Head&)>& body) {
-  pool.parallel_for(sequences.size() * shape_.kv_heads, [&](std::size_t index, std::size_t thread) {
-    Sequence& sequence = sequences_[sequences[index / shape_.kv_heads]];
-    const auto kv_head = static_cast<std::uint32_t>(index % shape_.kv_heads);
-    const RungRule rule = rule_on(sequence.rung);
-    HeadAppend append(pipeline_, rule, keys_, values_, memory_->arena, background, memory_->workspaces[thread],
-                      kv_head);
-    body(append, sequence.heads[kv_head]);
-  });
+std::uint64_t LayerCache::append_bytes(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const {
+  auto& self = const_cast<LayerCache&>(*this);  // calls() is for those that change heads, too
+  check_append(sequences, tokens);
+  std::vector<std::uint8_t> rungs;
+  for (const std::uint32_t id : sequences) rungs.push_back(append_rung(id, tokens));
+  std::vector<HeadGrowth> plans;
+  return plan_growth(self.calls(sequences, tokens, rungs), tokens, plans);
+}
+
+// Scores of the new tokens, by each selector whose scores are kept, for eviction.
+void LayerCache::score_new(std::span<const HeadCall> calls, std::span<const NewTokens> rows, Promise& promise) {
+  const auto keeps = [](const SelectorInstance& selector) { return selector.keeps_scores(); };
+  if (std::none_of(layer_.selectors.begin(), layer_.selectors.end(), keeps)) return;
+  const std::uint64_t tokens = rows.front().count;
+  std::vector<float> scores(calls.size() * tokens);
+  std::vector<std::uint32_t> positions(calls.size() * tokens);
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    std::iota(positions.begin() + static_cast<std::ptrdiff_t>(i * tokens),
+              positions.begin() + static_cast<std::ptrdiff_t>((i + 1) * tokens), rows[i].position);
+  }
+  for (std::size_t step = 0; step < layer_.selectors.size(); ++step) {
+    const SelectorInstance& selector = layer_.selectors[step];
+    if (!selector.keeps_scores()) continue;
+    work_.clear();
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      ScoreTask task;
+      task.selector = &selector;
+      task.dtype = layer_.shape.dtype;
+      task.sequence = calls[i].sequence;
+      task.kv_head = calls[i].kv_head;
+      task.positions = positions.data() + i * tokens;
+      task.tokens = tokens;
+      task.keys_role = &layer_.keys;
+      task.values_role = &layer_.values;
+      const auto add = [&](const TokenRows& own) {
+        Source source;
+        source.rows = own;
+        source.count = tokens;
+        work_.sources.push_back(source);
+        return Sources{work_.sources.size() - 1, 1};
+      };
+      if ((selector.reads() & KVLAB_READS_KEYS) != 0) task.keys = add(rows[i].keys);
+      if ((selector.reads() & KVLAB_READS_VALUES) != 0) task.values = add(rows[i].values);
+      task.out = scores.data() + i * tokens;
+      work_.scores.push_back(task);
+    }
+    run_work();
+    work_.clear();
+    for (std::size_t i = 0; i < calls.size(); ++i) {
+      calls[i].head.scores.resize(layer_.selectors.size());
+      BackendArray<float>& all = calls[i].head.scores[step];
+      all.write(all.size(), std::span<const float>(scores).subspan(i * tokens, tokens), memory_->arena, promise, work_);
+    }
+    run_work();
+  }
+}
+
+void LayerCache::grow(std::span<const HeadCall> calls, std::span<const NewTokens> rows, Promise& promise) {
+  work_.clear();
+  for (std::size_t i = 0; i < calls.size(); ++i) growth_[i].grow(calls[i], rows[i], memory_->arena, promise, work_);
+  run_work();
+  work_.clear();
+  Encoder encoder(memory_->arena, memory_->backend, layer_.pipeline.async);
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    growth_[i].release();
+    encoder.start_due(calls[i], layer_.keys, growth_[i].keys.layout(), promise);
+    encoder.start_due(calls[i], layer_.values, growth_[i].values.layout(), promise);
+  }
+  encoder.finish();
 }
 
 // A few stale blocks of each head, after all of them have grown: growing was promised the memory first.
-void LayerCache::recode(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
+void LayerCache::recode(std::span<const std::uint32_t> sequences) {
   const auto stale = those_with(sequences, [](const Head& head) { return head.stale; });
   if (stale.empty()) return;
-  Background* background = pipeline_.async ? &memory_->background : nullptr;
-  for_heads(stale, background, pool, [](HeadAppend& append, Head& head) {
-    if (head.stale) append.recode(head);
-  });
+  Encoder encoder(memory_->arena, memory_->backend, layer_.pipeline.async);
+  for (const HeadCall& call : calls(stale, 0)) {
+    if (!call.head.stale) continue;
+    try {
+      encoder.start_stale(call);
+    } catch (const BudgetError&) {
+      call.head.stale = true;  // the next append tries again
+    }
+  }
+  encoder.finish();
 }
 
 // A sequence that is above its budget, or may be once its encodings are done, cannot wait for them; one that is above
 // with all of them in place, as it would be without a background thread, is recoded at once.
-void LayerCache::hold_budgets(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
-  if (pipeline_.bytes_per_sequence == 0) return;
+void LayerCache::hold_budgets(std::span<const std::uint32_t> sequences) {
+  if (layer_.pipeline.bytes_per_sequence == 0) return;
   auto above = those_with(sequences, unfinished);
   const auto drop_those_below = [&] {
-    std::erase_if(above, [&](std::uint32_t id) { return bytes_of(id) <= pipeline_.bytes_per_sequence; });
+    std::erase_if(above, [&](std::uint32_t id) { return bytes_of(id) <= layer_.pipeline.bytes_per_sequence; });
   };
   drop_those_below();
   if (above.empty()) return;
-  for_heads(above, nullptr, pool, [](HeadAppend& append, Head& head) { append.settle_all(head); });
+  {
+    Encoder encoder(memory_->arena, memory_->backend, false);
+    for (const HeadCall& call : calls(above, 0)) encoder.settle(call.head);
+    encoder.finish();
+  }
   drop_those_below();
   try {
-    finish(above, pool);
+    finish(above);
   } catch (const BudgetError&) {
     return;  // no room for old and new blocks side by side: the next append tries again
   }
@@ -215,18 +268,19 @@ std::vector<std::uint32_t> LayerCache::those_with(std::span<const std::uint32_t>
   return found;
 }
 
-void LayerCache::flush(ThreadPool& pool) {
-  memory_->workspaces.resize(std::max(memory_->workspaces.size(), pool.threads()));
+void LayerCache::flush() {
   std::vector<std::uint32_t> all(sequences_.size());
   std::iota(all.begin(), all.end(), 0U);
-  finish(those_with(all, unfinished), pool);
-  memory_->background.quiesce();  // it may be at a block of a sequence that is gone, and hold its memory
+  finish(those_with(all, unfinished));
+  memory_->backend.quiesce();  // it may be at a block of a sequence that is gone, and hold its memory
 }
 
-void LayerCache::finish(std::span<const std::uint32_t> sequences, ThreadPool& pool) {
+// All that is under way of these, and all that is stale. BudgetError where there is no room for that: what was done
+// stays.
+void LayerCache::finish(std::span<const std::uint32_t> sequences) {
   if (sequences.empty()) return;
   try {
-    for_heads(sequences, nullptr, pool, [](HeadAppend& append, Head& head) { append.finish(head); });
+    finish_unsafely(sequences);
   } catch (const BudgetError&) {
     throw;
   } catch (...) {
@@ -238,88 +292,25 @@ void LayerCache::finish(std::span<const std::uint32_t> sequences, ThreadPool& po
   }
 }
 
-// ---- the ladder ----------------------------------------------------------------------------------------------------
-
-RungRule LayerCache::rule_on(std::uint8_t rung) const {
-  RungRule rule = rule_;
-  rule.least = recode_floor(pipeline_, rung);
-  return rule;
-}
-
-// By bytes: the first rung on which all fits. `on`: what a head takes on a rung.
-std::uint8_t LayerCache::first_that_fits(std::uint8_t from, const std::string& what,
-                                         const std::function<std::uint64_t(std::uint8_t)>& bytes_on) const {
-  const auto last = static_cast<std::uint8_t>(rule_.above.size() - 1);
-  for (std::uint8_t rung = from; rung <= last; ++rung) {
-    if (bytes_on(rung) <= pipeline_.bytes_per_sequence) return rung;
-  }
-  throw BudgetError(what + " would take up to " + std::to_string(bytes_on(last)) + " bytes of layer " +
-                    std::to_string(shape_.layer) + (last > 0 ? " with the last codec of the ladder" : "") +
-                    "; the layer's share of " + "bytes_per_sequence is " +
-                    std::to_string(pipeline_.bytes_per_sequence));
-}
-
-std::uint8_t LayerCache::prefill_rung(std::uint64_t tokens) const {
-  if (pipeline_.bytes_per_sequence == 0) return rule_.at(tokens);
-  const std::uint64_t kept = pipeline_.kept_of(tokens);
-  const std::uint64_t cut = kept - std::min(kept, pipeline_.tail);
-  std::uint64_t positions = kept == tokens ? 0 : kept * sizeof(std::uint32_t);
-  if (decodes_) {
-    const auto keepers =
-        std::count_if(selectors_.begin(), selectors_.end(), [](const auto& s) { return s.keeps_scores(); });
-    positions += kept * sizeof(float) * static_cast<std::uint64_t>(keepers);
-  }
-  return first_that_fits(0, "a prefill of " + std::to_string(tokens) + " tokens", [&](std::uint8_t rung) {
-    return shape_.kv_heads * (positions + role_bytes_on(pipeline_, keys_, rung, cut, kept) +
-                              role_bytes_on(pipeline_, values_, rung, cut, kept));
-  });
-}
-
-// A rung is left a block before it is full, so that there is time to recode; the last one only when it is.
-std::uint8_t LayerCache::append_rung(std::uint64_t id, std::uint64_t tokens) const {
-  const Sequence& sequence = at(id);
-  if (pipeline_.bytes_per_sequence == 0) return rule_.at(sequence.tokens + tokens);
-  const std::uint8_t last = static_cast<std::uint8_t>(rule_.above.size() - 1);
-  return first_that_fits(sequence.rung, "sequence " + std::to_string(id), [&](std::uint8_t rung) {
-    std::uint64_t more = tokens;
-    if (rung < last) {
-      for (const Role* role : {&keys_, &values_})
-        more = std::max(more, tokens + (role->coded() ? role->block_tokens(rung) : 0));
+void LayerCache::finish_unsafely(std::span<const std::uint32_t> sequences) {
+  const std::vector<HeadCall> calls = this->calls(sequences, 0);
+  Encoder encoder(memory_->arena, memory_->backend, false);
+  for (const HeadCall& call : calls) encoder.settle(call.head);
+  encoder.finish();
+  while (std::any_of(calls.begin(), calls.end(), [](const HeadCall& call) { return call.head.stale; })) {
+    std::exception_ptr full;
+    for (const HeadCall& call : calls) {
+      if (!call.head.stale) continue;
+      try {
+        encoder.start_stale(call);
+      } catch (const BudgetError&) {
+        full = std::current_exception();
+        break;
+      }
     }
-    std::uint64_t bytes = 0;
-    for (const Head& head : sequence.heads) {
-      const std::uint64_t slots = head.positions.tokens() + more;
-      if (head.positions.piece() != nullptr) bytes += head.positions.piece()->used() + more * sizeof(std::uint32_t);
-      for (const auto& scores : head.scores) bytes += (scores.size() + more) * sizeof(float);
-      // Eviction leaves blocks that are not whole: on the rung that it is on a head has what it has.
-      const bool is_on = rung == sequence.rung && !head.stale;
-      bytes += role_bytes_on(pipeline_, keys_, rung, head.key_cut, slots, is_on ? encoded_bytes(head.keys) : 0) +
-               role_bytes_on(pipeline_, values_, rung, head.value_cut, slots, is_on ? encoded_bytes(head.values) : 0);
-    }
-    return bytes;
-  });
-}
-
-bool LayerCache::recodes(const Sequence& sequence, std::uint8_t rung) const {
-  return recode_floor(pipeline_, rung) > recode_floor(pipeline_, sequence.rung);
-}
-
-// What was to be recoded to an earlier rung is, before it is to another one: which blocks there will be must not depend
-// on how far a thread came.
-void LayerCache::finish_before(std::span<const std::uint32_t> sequences, std::span<const std::uint8_t> rungs,
-                               ThreadPool& pool) {
-  std::vector<std::uint32_t> climbing;
-  for (std::size_t i = 0; i < sequences.size(); ++i) {
-    if (recodes(sequences_[sequences[i]], rungs[i])) climbing.push_back(sequences[i]);
+    encoder.finish();
+    if (full) std::rethrow_exception(full);
   }
-  finish(climbing, pool);
-}
-
-void LayerCache::climb(Sequence& sequence, std::uint8_t rung) const {
-  const bool to_recode = recodes(sequence, rung);
-  sequence.rung = rung;
-  if (!to_recode) return;
-  for (Head& head : sequence.heads) head.stale = true;
 }
 
 }  // namespace kvlab

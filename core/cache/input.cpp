@@ -5,8 +5,9 @@
 #include <cmath>
 #include <limits>
 
+#include "core/backend/positions_view.hpp"
 #include "core/base/error.hpp"
-#include "core/base/vector.hpp"
+#include "core/base/finite.hpp"
 
 namespace kvlab {
 namespace {
@@ -17,73 +18,7 @@ std::uint32_t channels_of(const LayerShape& shape, std::uint32_t role) {
   return role == KVLAB_ROLE_KEYS ? shape.head_dim_keys : shape.head_dim_values;
 }
 
-// The largest magnitude as an integer: infinity is above all finite numbers, and NaN above infinity.
-template <typename Bits>
-[[gnu::always_inline]] inline Bits largest(const void* elements, std::size_t count) {
-  const auto* bits = static_cast<const Bits*>(elements);
-  constexpr Bits magnitude = static_cast<Bits>(std::numeric_limits<Bits>::max() >> 1U);
-  const auto of = [](Bits x) { return static_cast<Bits>(x & magnitude); };
-  const std::size_t quarter = count / 4;  // four at once: a maximum waits for the one before it
-  Bits a = 0;
-  Bits b = 0;
-  Bits c = 0;
-  Bits d = 0;
-  for (std::size_t i = 0; i < quarter; ++i) {
-    a = std::max(a, of(bits[i]));
-    b = std::max(b, of(bits[quarter + i]));
-    c = std::max(c, of(bits[2 * quarter + i]));
-    d = std::max(d, of(bits[3 * quarter + i]));
-  }
-  for (std::size_t i = 4 * quarter; i < count; ++i) a = std::max(a, of(bits[i]));
-  return std::max(std::max(a, b), std::max(c, d));
-}
-
-KVLAB_MULTIVERSION std::uint16_t largest_16(const void* elements, std::size_t count) {
-  return largest<std::uint16_t>(elements, count);
-}
-KVLAB_MULTIVERSION std::uint32_t largest_32(const void* elements, std::size_t count) {
-  return largest<std::uint32_t>(elements, count);
-}
-
-// [sequence, head, token, channel] of the first element that is not finite.
-[[noreturn]] void refuse_row(const LayerShape& shape, std::uint32_t role, const std::byte* row, std::uint64_t sequence,
-                             std::uint32_t kv_head, std::uint64_t token) {
-  std::vector<float> values(channels_of(shape, role));
-  to_f32(shape.dtype, row, values.data(), values.size());
-  const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
-  throw InputError(of_layer(shape.layer) + name_of_role(role) + " of sequence " + std::to_string(sequence) +
-                   ", KV head " + std::to_string(kv_head) + ", token " + std::to_string(token) + ", channel " +
-                   std::to_string(bad - values.begin()) + " of the tensor: " + (std::isnan(*bad) ? "NaN" : "infinity") +
-                   "; valid: finite numbers");
-}
-
-template <class TokenOf>
-void check_rows_of(const LayerShape& shape, std::uint32_t role, const TokenRows& rows, std::uint64_t sequence,
-                   std::uint32_t kv_head, std::uint64_t count, const TokenOf& token_of) {
-  const std::uint64_t channels = channels_of(shape, role);
-  const bool neighbours = rows.row_step == static_cast<std::int64_t>(channels * size_of(shape.dtype));
-  if (neighbours && all_finite(shape.dtype, rows.base, count * channels)) return;
-  for (std::uint64_t t = 0; t < count; ++t) {
-    const std::byte* row = rows.from(t).base;
-    if (!all_finite(shape.dtype, row, channels)) refuse_row(shape, role, row, sequence, kv_head, token_of(t));
-  }
-}
-
 }  // namespace
-
-std::string of_layer(std::uint32_t layer) { return "layer " + std::to_string(layer) + ": "; }
-
-bool all_finite(Dtype dtype, const void* elements, std::size_t count) {
-  switch (dtype) {
-    case Dtype::f32:
-      return largest_32(elements, count) < 0x7F800000U;
-    case Dtype::f16:
-      return largest_16(elements, count) < 0x7C00U;
-    case Dtype::bf16:
-      break;
-  }
-  return largest_16(elements, count) < 0x7F80U;
-}
 
 void check_tensor(const LayerShape& shape, std::uint32_t role, const KvTensor& tensor, std::uint64_t sequences,
                   std::uint64_t tokens) {
@@ -120,16 +55,6 @@ void check_tensor(const LayerShape& shape, std::uint32_t role, const KvTensor& t
     if (axis.stride > (most - reach) / steps) refuse(given() + "what fits the address space");
     reach += steps * axis.stride;
   }
-}
-
-void check_rows(const LayerShape& shape, std::uint32_t role, const TokenRows& rows, std::uint64_t sequence,
-                std::uint32_t kv_head, std::span<const std::uint32_t> tokens) {
-  check_rows_of(shape, role, rows, sequence, kv_head, tokens.size(), [&](std::uint64_t t) { return tokens[t]; });
-}
-
-void check_rows(const LayerShape& shape, std::uint32_t role, const TokenRows& rows, std::uint64_t sequence,
-                std::uint32_t kv_head, std::uint64_t count) {
-  check_rows_of(shape, role, rows, sequence, kv_head, count, [](std::uint64_t t) { return t; });
 }
 
 void check_queries(const LayerShape& shape, const char* what, const float* queries,

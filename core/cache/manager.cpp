@@ -23,8 +23,9 @@ Pipeline share_of(const Pipeline& pipeline, std::span<const LayerShape> layers, 
 
 }  // namespace
 
-CacheManager::CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, const CacheOptions& options)
-    : memory_(std::make_shared<CacheMemory>(options.budget)) {
+CacheManager::CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, Backend& backend,
+                           const CacheOptions& options)
+    : memory_(std::make_shared<CacheMemory>(backend, options.budget)) {
   if (layers.empty()) throw InputError("there are no layers; valid: from 1");
   for (const auto& shape : layers) {
     if (shape.batch != layers.front().batch) {
@@ -43,8 +44,8 @@ const LayerCache& CacheManager::layer(std::size_t index) const {
   return *layers_[index];
 }
 
-void CacheManager::flush(ThreadPool& pool) {
-  for (const auto& layer : layers_) layer->flush(pool);
+void CacheManager::flush() {
+  for (const auto& layer : layers_) layer->flush();
 }
 
 std::uint32_t CacheManager::add() {
@@ -73,7 +74,7 @@ Bytes CacheManager::bytes() const {
   std::vector<std::pair<const kvlab_descriptor*, std::uint64_t>> shared;  // a key is its method's own
   for (const auto& layer : layers_) {
     sum += layer->bytes();
-    for (const Role* role : {&layer->keys(), &layer->values()}) {
+    for (const Role* role : {&layer->layer().keys, &layer->layer().values}) {
       for (const auto& codec : role->codecs) {
         const kvlab_codec_traits& traits = codec.traits();
         if (traits.state_key != 0) {

@@ -1,11 +1,12 @@
 // The KV cache of a model: all of its layers, for a batch of sequences that come, grow, fork and go.
 //
-//   CacheManager cache(pipeline, layers, {.budget = std::uint64_t{8} << 30});
-//   cache.prefill(layer, sequence, prompt, pool);             // each layer in turn
-//   cache.append(layer, sequences, 1, keys, values, pool);    // a step: the new token's keys and values,
-//   cache.attend(layer, sequences, queries, positions, out, pool);  // then attention up to it
+//   CpuBackend backend;
+//   CacheManager cache(pipeline, layers, backend, {.budget = std::uint64_t{8} << 30});
+//   cache.prefill(layer, sequence, prompt);                   // each layer in turn
+//   cache.append(layer, sequences, 1, keys, values);          // a step: the new token's keys and values,
+//   cache.attend(layer, sequences, queries, positions, out);  // then attention up to it
 //
-// A pipeline (core/cache/pipeline.hpp) says how it compresses; the same object runs every pipeline of an experiment.
+// A pipeline (core/pipeline/pipeline.hpp) says how it compresses; the same object runs every pipeline of an experiment.
 // Sequences are numbered alike in all layers. Keys, values and queries are as the model's attention reads them, after
 // RoPE. Query head h reads KV head h / (query_heads / kv_heads).
 //
@@ -19,7 +20,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/cache/cache.hpp"
+#include "core/cache/layer_cache.hpp"
 
 namespace kvlab {
 
@@ -30,8 +31,10 @@ struct CacheOptions {
 
 class CacheManager {
  public:
-  // The layers' batch is how many empty sequences there are at first, the same in all.
-  CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, const CacheOptions& options = {});
+  // The layers' batch is how many empty sequences there are at first, the same in all. `backend`: where the cache lives;
+  // it outlives this.
+  CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, Backend& backend,
+               const CacheOptions& options = {});
 
   [[nodiscard]] std::size_t layers() const { return layers_.size(); }
   // By its place among the layers that it was made with, from 0. Throws InputError.
@@ -49,22 +52,22 @@ class CacheManager {
 
   // ---- tokens, a layer at a time: LayerCache says what each does ---------------------------------------------------
 
-  void prefill(std::size_t layer, const Prefill& input, ThreadPool& pool) { this->layer(layer).prefill(input, pool); }
-  void prefill(std::size_t layer, std::uint32_t sequence, const Prefill& input, ThreadPool& pool) {
-    this->layer(layer).prefill(sequence, input, pool);
+  void prefill(std::size_t layer, const Prefill& input) { this->layer(layer).prefill(input); }
+  void prefill(std::size_t layer, std::uint32_t sequence, const Prefill& input) {
+    this->layer(layer).prefill(sequence, input);
   }
   void append(std::size_t layer, std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
-              const KvTensor& values, ThreadPool& pool) {
-    this->layer(layer).append(sequences, tokens, keys, values, pool);
+              const KvTensor& values) {
+    this->layer(layer).append(sequences, tokens, keys, values);
   }
   // Finishes what append() left to the background thread, in all layers.
-  void flush(ThreadPool& pool);
+  void flush();
   void attend(std::size_t layer, std::span<const std::uint32_t> sequences, const float* queries,
-              std::span<const std::uint32_t> positions, float* out, ThreadPool& pool) {
-    this->layer(layer).attend(sequences, queries, positions, out, pool);
+              std::span<const std::uint32_t> positions, float* out) {
+    this->layer(layer).attend(sequences, queries, positions, out);
   }
-  void decompress(std::size_t layer, void* keys, void* values, ThreadPool& pool) {
-    this->layer(layer).decompress(keys, values, pool);
+  void decompress(std::size_t layer, void* keys, void* values) {
+    this->layer(layer).decompress(keys, values);
   }
 
   // ---- memory ------------------------------------------------------------------------------------------------------
@@ -74,6 +77,8 @@ class CacheManager {
   // What the arena holds for them, padding and the open ends of raw chunks included. Without the codecs' state.
   [[nodiscard]] std::uint64_t reserved_bytes() const { return memory_->arena.reserved(); }
   [[nodiscard]] std::uint64_t requested_bytes() const { return memory_->arena.requested(); }
+  // Whose budget may be changed at any time.
+  [[nodiscard]] Arena& arena() { return memory_->arena; }
 
  private:
   std::shared_ptr<CacheMemory> memory_;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/backend/cpu/cpu_backend.hpp"
 #include "core/cache/manager.hpp"
 #include "core/conformance/checks.hpp"
 
@@ -26,8 +27,8 @@ Pipeline pipeline_of(const MethodSpec& spec) {
   return pipeline;
 }
 
-struct Layer {
-  explicit Layer(Dtype dtype)
+struct Rows {
+  explicit Rows(Dtype dtype)
       : shape(layer_shape(dtype, head_dim)),
         keys(draw(dtype, prefilled + appended, head_dim, Content::normal, 1), head_dim),
         values(draw(dtype, prefilled + appended, head_dim, Content::normal, 2), head_dim),
@@ -48,34 +49,34 @@ void expect_finite(const std::vector<float>& outputs) {
   throw Failure("attention over the cache gives a number that is not finite");
 }
 
-void live(const MethodSpec& spec, const Layer& layer, ThreadPool& pool) {
-  CacheManager cache(pipeline_of(spec), std::span(&layer.shape, 1), {.decodes = true});
+void live(const MethodSpec& spec, const Rows& layer, Backend& backend) {
+  CacheManager cache(pipeline_of(spec), std::span(&layer.shape, 1), backend, {.decodes = true});
   const std::vector<std::uint32_t> observed{prefilled - 1};
   const Prefill prefill{
-      prefilled, Layer::from(layer.keys, 0), Layer::from(layer.values, 0), {layer.queries.data(), observed}};
-  cache.prefill(0, 0, prefill, pool);
+      prefilled, Rows::from(layer.keys, 0), Rows::from(layer.values, 0), {layer.queries.data(), observed}};
+  cache.prefill(0, 0, prefill);
   const std::uint32_t sequence = 0;
   const std::span one(&sequence, 1);
   std::vector<float> outputs(layer.shape.query_heads * head_dim);
   for (std::uint64_t token = prefilled; token < prefilled + appended; ++token) {
-    cache.append(0, one, 1, Layer::from(layer.keys, token), Layer::from(layer.values, token), pool);
+    cache.append(0, one, 1, Rows::from(layer.keys, token), Rows::from(layer.values, token));
     if (token % 50 != 0) continue;
     const auto position = static_cast<std::uint32_t>(token);
-    cache.attend(0, one, layer.queries.data(), std::span(&position, 1), outputs.data(), pool);
+    cache.attend(0, one, layer.queries.data(), std::span(&position, 1), outputs.data());
     expect_finite(outputs);
   }
   std::vector<std::byte> rows(2 * (prefilled + appended) * head_dim * size_of(layer.shape.dtype));
-  cache.decompress(0, rows.data(), rows.data() + rows.size() / 2, pool);
+  cache.decompress(0, rows.data(), rows.data() + rows.size() / 2);
 }
 
 }  // namespace
 
 void works_in_a_cache(const Method& method, const Place& place) {
-  ThreadPool pool(2);
+  CpuBackend backend(2);
   for (const MethodSpec& spec : settings(method)) {
     for (const Dtype dtype : {Dtype::bf16, Dtype::f32}) {
       place.set((spec.values.empty() ? "" : text_of(spec) + ", ") + std::string(name_of(dtype)));
-      unless_refused([&] { live(spec, Layer(dtype), pool); });
+      unless_refused([&] { live(spec, Rows(dtype), backend); });
     }
   }
   place.set("");

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "core/cache/layer.hpp"
+#include "core/pipeline/layer_shape.hpp"
 #include "core/conformance/tokens.hpp"
 #include "core/method/instance.hpp"
 

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/backend/cpu/cpu_backend.hpp"
 #include "core/cache/manager.hpp"
 #include "core/method/spec.hpp"
 #include "core/registry/registry.hpp"
@@ -93,17 +94,17 @@ void run(const std::vector<kvlab::Setting>& given) {
   pipeline.values = codec({{"bits", 4}, {"symmetric", false}});
 
   const std::vector<kvlab::LayerShape> layers = model();
-  kvlab::CacheManager cache(pipeline, layers, {.budget = std::uint64_t{64} << 20});
-  kvlab::CacheManager twin(kvlab::Pipeline{}, layers);
-  kvlab::ThreadPool pool;
+  kvlab::CpuBackend backend;
+  kvlab::CacheManager cache(pipeline, layers, backend, {.budget = std::uint64_t{64} << 20});
+  kvlab::CacheManager twin(kvlab::Pipeline{}, layers, backend);
   std::mt19937_64 engine(1);
 
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
     const auto keys = draw_rows(engine, prompt);
     const auto values = draw_rows(engine, prompt);
     const kvlab::Prefill input{prompt, tensor(keys, prompt), tensor(values, prompt), {}};
-    cache.prefill(layer, input, pool);
-    twin.prefill(layer, input, pool);
+    cache.prefill(layer, input);
+    twin.prefill(layer, input);
   }
 
   const std::vector<std::uint32_t> sequences{0, 1};
@@ -121,8 +122,8 @@ void run(const std::vector<kvlab::Setting>& given) {
       std::normal_distribution<float> normal;
       for (auto& x : queries) x = normal(engine);
       for (auto* each : {&cache, &twin}) {
-        each->append(layer, sequences, 1, tensor(keys, 1), tensor(values, 1), pool);
-        each->attend(layer, sequences, queries.data(), positions, each == &cache ? out.data() : exact.data(), pool);
+        each->append(layer, sequences, 1, tensor(keys, 1), tensor(values, 1));
+        each->attend(layer, sequences, queries.data(), positions, each == &cache ? out.data() : exact.data());
       }
       for (std::size_t i = 0; i < out.size(); ++i) {
         error += (out[i] - exact[i]) * (out[i] - exact[i]);

@@ -25,12 +25,6 @@ void log_line(std::uint32_t level, const char* text) {
               message(text == nullptr ? "" : text));
 }
 
-const kvlab_host& host() {
-  static const kvlab_host table{sizeof(kvlab_host), KVLAB_ABI_VERSION, kernels().dots,
-                                kernels().sums,     &log_line,         nullptr};
-  return table;
-}
-
 // Where a call writes why it failed.
 class Message {
  public:
@@ -137,14 +131,29 @@ void check_selector(const Method& method, std::uint32_t reads, std::uint32_t sco
 
 }  // namespace
 
-CodecInstance::CodecInstance(const MethodSpec& spec, const kvlab_layer& layer)
+const kvlab_host& host_with(Isa isa) {
+  const auto table = [](Isa of) {
+    return kvlab_host{sizeof(kvlab_host),
+                      KVLAB_ABI_VERSION,
+                      kernels(of).dots,
+                      kernels(of).sums,
+                      &log_line,
+                      nullptr,
+                      static_cast<std::uint32_t>(of),
+                      0};
+  };
+  static const std::array tables{table(Isa::scalar), table(Isa::avx2), table(Isa::avx512), table(Isa::avx512vnni)};
+  return tables.at(static_cast<std::size_t>(isa));
+}
+
+CodecInstance::CodecInstance(const MethodSpec& spec, const kvlab_layer& layer, const kvlab_host& host)
     : method_((kvlab::check(spec, MethodKind::codec), spec.method)),
       functions_(method_->descriptor->codec),
       label_(call_label(method_->id)),
       codec_(nullptr, {functions_->destroy, label_}) {
   kvlab_codec* codec = nullptr;
   checked(*method_, label_, Call::create, [&](kvlab_message* message) {
-    return functions_->create(&host(), &layer, spec.values.data(), &codec, message);
+    return functions_->create(&host, &layer, spec.values.data(), &codec, message);
   });
   if (codec == nullptr) misbehaved(*method_, "create returned no instance");
   codec_.reset(codec);
@@ -249,7 +258,7 @@ SelectorInstance::SelectorInstance(const MethodSpec& spec, const kvlab_layer& la
       selector_(nullptr, {functions_->destroy, label_}) {
   kvlab_selector* selector = nullptr;
   checked(*method_, label_, Call::create, [&](kvlab_message* message) {
-    return functions_->create(&host(), &layer, spec.values.data(), &selector, message);
+    return functions_->create(&host_with(chosen_isa()), &layer, spec.values.data(), &selector, message);
   });
   if (selector == nullptr) misbehaved(*method_, "create returned no instance");
   selector_.reset(selector);

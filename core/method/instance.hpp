@@ -3,6 +3,7 @@
 #pragma once
 
 #include <kvlab/abi.h>
+#include <kvlab/isa.hpp>
 
 #include <memory>
 #include <span>
@@ -20,6 +21,9 @@ struct MethodError : Error {
   kvlab_status status;
 };
 
+// What plugins are given of the host, for an instruction set: its kernels, and leave for their own. It lasts.
+const kvlab_host& host_with(Isa isa);
+
 // Ends an instance of a plugin by its own function.
 template <typename Instance>
 struct Destroy {
@@ -33,7 +37,8 @@ struct Destroy {
 
 class CodecInstance {
  public:
-  CodecInstance(const MethodSpec& spec, const kvlab_layer& layer);  // InputError for a spec that is none
+  // InputError for a spec that is none.
+  CodecInstance(const MethodSpec& spec, const kvlab_layer& layer, const kvlab_host& host = host_with(chosen_isa()));
 
   [[nodiscard]] const Method& method() const { return *method_; }
   [[nodiscard]] const kvlab_codec_traits& traits() const { return traits_; }

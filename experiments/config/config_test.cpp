@@ -219,8 +219,8 @@ TEST_F(ConfigTest, SweepsAndZipsMultiplyOut) {
   EXPECT_EQ(grid.cells[2].parameters["codec"]["group"], 32);
   const auto columns = swept_columns(grid);
   ASSERT_EQ(columns.size(), 3U);
-  EXPECT_EQ(columns[0].name, "codec.bits");
-  EXPECT_EQ(columns[2].type, ColumnType::text);
+  EXPECT_EQ(columns[0].spec.name, "codec.bits");
+  EXPECT_EQ(columns[2].spec.type, ColumnType::text);
 
   const Plan tiny = plan(with_workloads(
       "  w: {synthetic: spectrum, tokens: 8, head_dim: 4, decay: {sweep: {from: 1e-13, to: 1e-11, times: 10}}}\n"));

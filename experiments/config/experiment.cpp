@@ -83,6 +83,24 @@ std::string text_of_file(const std::string& path) {
 
 }  // namespace
 
+Json to_json(const Measure& measure) {
+  return {{"speed", measure.speed},
+          {"min_samples", measure.min_samples},
+          {"max_seconds", measure.max_seconds},
+          {"plain", measure.plain},
+          {"threads", measure.threads}};
+}
+
+Measure measure_of(const Json& json) {
+  Measure measure;
+  measure.speed = json.at("speed").get<bool>();
+  measure.min_samples = json.at("min_samples").get<std::int64_t>();
+  measure.max_seconds = json.at("max_seconds").get<double>();
+  measure.plain = json.at("plain").get<bool>();
+  measure.threads = json.at("threads").get<std::int64_t>();
+  return measure;
+}
+
 Experiment load_experiment(const std::string& file, const std::vector<std::string>& assignments) {
   Experiment experiment;
   experiment.file = file;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "experiments/config/node.hpp"
+#include "experiments/config/json.hpp"
 
 namespace kvlab {
 
@@ -17,6 +17,10 @@ struct Measure {
   bool plain = false;        // time plain scalar attention too
   std::int64_t threads = 0;  // 0: one a core
 };
+
+// As JSON, for a cell's id and its worker.
+Json to_json(const Measure& measure);
+Measure measure_of(const Json& json);
 
 struct Limits {
   double seconds = 600;                 // a cell

@@ -8,6 +8,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "core/base/thread_pool.hpp"
+
 namespace kvlab {
 namespace {
 

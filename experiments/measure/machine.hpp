@@ -1,4 +1,4 @@
-// What this machine is, and how fast its memory.
+// What this machine is.
 #pragma once
 
 #include <cstdint>
@@ -6,21 +6,12 @@
 #include <utility>
 #include <vector>
 
-#include "core/base/thread_pool.hpp"
 #include "results/table.hpp"
 
 namespace kvlab {
 
 // For the result file's root: cpu, cpu_features, cores, memory_bytes, gpu, kernel, compiler, ...
 std::vector<std::pair<std::string, Value>> machine_attributes();
-
-struct PeakBandwidth {
-  double read;  // B/s: reading once, all threads
-  double copy;  // B/s: bytes read plus bytes written
-};
-
-// The best of several passes over memory far larger than any cache (512 MiB; less where little is free).
-PeakBandwidth measure_peak_bandwidth(ThreadPool& pool);
 
 std::uint64_t last_level_cache_bytes();  // 0 when unknown
 std::uint64_t available_memory_bytes();  // what the kernel says could be used now

@@ -7,7 +7,7 @@
 #include <memory>
 #include <vector>
 
-#include "core/cache/cache.hpp"
+#include "core/cache/layer_cache.hpp"
 
 namespace kvlab {
 
@@ -17,12 +17,11 @@ class PlainAttention {
   PlainAttention(const Pipeline& pipeline, const LayerShape& shape);
 
   // One query a query head and sequence, over all that each head keeps: f32 [batch, query_head, channel] in and out.
-  void attend(const LayerCache& cache, const float* queries, float* out, ThreadPool& pool);
+  void attend(const LayerCache& cache, const float* queries, float* out);
 
  private:
   Role keys_;
   Role values_;
-  std::vector<Workspace> workspaces_;
 };
 
 }  // namespace kvlab

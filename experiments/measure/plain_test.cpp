@@ -9,7 +9,6 @@ namespace kvlab {
 namespace {
 
 TEST(PlainAttention, GivesTheSameOutputs) {
-  ThreadPool pool(2);
   Pipeline kivi;
   kivi.sinks = 3;
   kivi.tail = 20;
@@ -17,12 +16,12 @@ TEST(PlainAttention, GivesTheSameOutputs) {
   kivi.values = test::spec("low_rank", {{"rank", "8"}});
   for (const Pipeline& pipeline : {Pipeline{}, kivi}) {
     const test::Data data(test::shape(2, 2, 6, 32, Dtype::bf16), 500, 1);
-    LayerCache cache(pipeline, data.shape);
-    cache.prefill(data.prefill(), pool);
+    LayerCache cache(pipeline, data.shape, test::memory());
+    cache.prefill(data.prefill());
     std::vector<float> expected(2 * 6 * 32);
     std::vector<float> got(expected.size());
-    cache.attend(data.judged(), expected.data(), pool);
-    PlainAttention(pipeline, data.shape).attend(cache, data.judged_rows.data(), got.data(), pool);
+    cache.attend(data.judged(), expected.data());
+    PlainAttention(pipeline, data.shape).attend(cache, data.judged_rows.data(), got.data());
     EXPECT_LT(test::relative(got, expected), test::attention_tolerance);
   }
 }

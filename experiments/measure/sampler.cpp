@@ -1,12 +1,9 @@
 #include "experiments/measure/sampler.hpp"
 
-#include <chrono>
 #include <cmath>
 
 namespace kvlab {
 namespace {
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 bool steady(const std::vector<double>& samples) {
   const auto count = static_cast<double>(samples.size());
@@ -19,28 +16,28 @@ bool steady(const std::vector<double>& samples) {
 
 }  // namespace
 
-std::vector<double> sample(const Measure& measure, const std::function<void()>& call) {
+std::vector<double> sample(const Measure& measure, Backend& backend, const std::function<void()>& call) {
   constexpr std::size_t least = 3;
   call();
   std::vector<double> samples;
-  const double begin = now();
+  const double begin = backend.now();
   while (true) {
-    const double start = now();
+    const double start = backend.now();
     call();
-    const double end = now();
+    const double end = backend.now();
     samples.push_back(end - start);
     const bool enough = samples.size() >= static_cast<std::size_t>(measure.min_samples);
     if (samples.size() >= least && ((enough && steady(samples)) || end - begin >= measure.max_seconds)) return samples;
   }
 }
 
-std::vector<double> sample_briefly(const Measure& measure, const std::function<void()>& call) {
+std::vector<double> sample_briefly(const Measure& measure, Backend& backend, const std::function<void()>& call) {
   std::vector<double> samples;
-  const double begin = now();
-  while (samples.empty() || (samples.size() < 3 && now() - begin < measure.max_seconds)) {
-    const double start = now();
+  const double begin = backend.now();
+  while (samples.empty() || (samples.size() < 3 && backend.now() - begin < measure.max_seconds)) {
+    const double start = backend.now();
     call();
-    samples.push_back(now() - start);
+    samples.push_back(backend.now() - start);
   }
   return samples;
 }

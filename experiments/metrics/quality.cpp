@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "core/cache/rows.hpp"
+
 namespace kvlab {
 namespace {
 
@@ -34,48 +36,31 @@ struct Sums {
                                         ", sequence " + std::to_string(sequence) + ", head " + std::to_string(head));
 }
 
-// One role of one head: decoded tile by tile beside the original's rows.
-Sums role_sums(const WorkloadLayer& layer, const Role& role, const KvTensor& tensor, const Head& head,
-               const std::vector<Segment>& segments, std::uint64_t sequence, std::uint32_t kv_head,
-               Workspace& workspace) {
+// One role of one head: what the cache decodes to beside the original's rows.
+Sums role_sums(const WorkloadLayer& layer, const Role& role, std::uint64_t sequence, std::uint32_t kv_head,
+               RowReader& reader) {
   Sums sums;
-  const std::uint64_t channels = role.channels;
-  const std::byte* base = tensor.head(sequence, kv_head, role.dtype);
-  const std::uint64_t step = static_cast<std::uint64_t>(tensor.token_stride) * size_of(role.dtype);
-  std::vector<float> exact(channels);
-  for (const auto& segment : segments) {
-    const std::uint64_t tile = tile_tokens(role, segment);
-    for (std::uint64_t done = 0; done < segment.tokens; done += tile) {
-      const std::uint64_t first = segment.first + done;
-      const std::uint64_t count = std::min(tile, segment.tokens - done);
-      float* rows = workspace.floats.ensure<float>(count * channels);
-      LayerCache::decode(role, head, kv_head, segment, first, count, rows, workspace);
-      const auto range = head.positions.range(first, count, workspace.positions);
-      for (std::uint64_t t = 0; t < count; ++t) {
-        const std::uint64_t position = range.list != nullptr ? range.list[t] : range.first + t;
-        if (position >= evicted) continue;
-        to_f32(role.dtype, base + position * step, exact.data(), channels);
-        sums.add(exact.data(), rows + t * channels, channels);
-      }
-      if (!std::isfinite(sums.error)) not_finite("a decoded block is", layer.shape, sequence, kv_head);
-    }
-  }
+  const KvTensor& tensor = role.which == KVLAB_ROLE_KEYS ? layer.prefill.keys : layer.prefill.values;
+  const TokenRows original = rows_of(tensor, sequence, kv_head, role.dtype);
+  std::vector<float> exact(role.channels);
+  reader.each(sequence, kv_head, role, [&](std::uint32_t position, const float* row) {
+    to_f32(role.dtype, original.from(position).base, exact.data(), role.channels);
+    sums.add(exact.data(), row, role.channels);
+  });
+  if (!std::isfinite(sums.error)) not_finite("a decoded block is", layer.shape, sequence, kv_head);
   return sums;
 }
 
-void judge_tensors(const WorkloadLayer& layer, const LayerCache& cache, ThreadPool& pool, LayerQuality& quality) {
+void judge_tensors(const WorkloadLayer& layer, const LayerCache& cache, LayerQuality& quality) {
   const LayerShape& shape = layer.shape;
   std::vector<Sums> keys(shape.heads());
   std::vector<Sums> values(shape.heads());
-  std::vector<Workspace> workspaces(pool.threads());
-  pool.parallel_for(shape.heads(), [&](std::size_t index, std::size_t thread) {
+  cache.backend().each(shape.heads(), [&](std::size_t index, std::size_t /*thread*/) {
     const auto kv_head = static_cast<std::uint32_t>(index % shape.kv_heads);
     const std::uint64_t sequence = index / shape.kv_heads;
-    const Head& head = cache.head(sequence, kv_head);
-    keys[index] =
-        role_sums(layer, cache.keys(), layer.prefill.keys, head, head.keys, sequence, kv_head, workspaces[thread]);
-    values[index] = role_sums(layer, cache.values(), layer.prefill.values, head, head.values, sequence, kv_head,
-                              workspaces[thread]);
+    RowReader reader(cache);
+    keys[index] = role_sums(layer, cache.layer().keys, sequence, kv_head, reader);
+    values[index] = role_sums(layer, cache.layer().values, sequence, kv_head, reader);
   });
   Sums key_sums;
   Sums value_sums;
@@ -83,7 +68,7 @@ void judge_tensors(const WorkloadLayer& layer, const LayerCache& cache, ThreadPo
   for (std::size_t index = 0; index < keys.size(); ++index) {
     key_sums += keys[index];
     value_sums += values[index];
-    kept += cache.head(index / shape.kv_heads, static_cast<std::uint32_t>(index % shape.kv_heads)).kept();
+    kept += cache.kept(index / shape.kv_heads, static_cast<std::uint32_t>(index % shape.kv_heads));
   }
   quality.kept_tokens = static_cast<double>(kept) / static_cast<double>(shape.heads());
   quality.key_error = kept == 0 ? nan : ratio(key_sums.error, key_sums.norm);
@@ -128,17 +113,17 @@ void judge_outputs(const WorkloadLayer& layer, const std::vector<float>& referen
 }  // namespace
 
 LayerQuality judge(const WorkloadLayer& layer, const LayerCache& cache, const std::vector<float>& reference,
-                   const std::vector<float>& outputs, ThreadPool& pool) {
+                   const std::vector<float>& outputs) {
   LayerQuality quality;
-  judge_tensors(layer, cache, pool, quality);
+  judge_tensors(layer, cache, quality);
   judge_outputs(layer, reference, outputs, quality);
   return quality;
 }
 
-std::vector<float> cache_outputs(const WorkloadLayer& layer, LayerCache& cache, ThreadPool& pool) {
+std::vector<float> cache_outputs(const WorkloadLayer& layer, LayerCache& cache) {
   const LayerShape& shape = layer.shape;
   std::vector<float> outputs(shape.batch * shape.query_heads * layer.judged.count() * shape.head_dim_values);
-  if (!outputs.empty()) cache.attend(layer.judged, outputs.data(), pool);
+  if (!outputs.empty()) cache.attend(layer.judged, outputs.data());
   return outputs;
 }
 

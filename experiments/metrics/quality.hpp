@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "core/cache/cache.hpp"
+#include "core/cache/layer_cache.hpp"
 #include "experiments/workloads/workload.hpp"
 
 namespace kvlab {
@@ -21,10 +21,10 @@ struct LayerQuality {
 // `outputs`: what the cache gave for the same queries. Throws MethodError (internal) naming layer and head where a
 // decode or an output is not finite.
 LayerQuality judge(const WorkloadLayer& layer, const LayerCache& cache, const std::vector<float>& reference,
-                   const std::vector<float>& outputs, ThreadPool& pool);
+                   const std::vector<float>& outputs);
 
 // The judged queries' outputs over what the cache holds.
-std::vector<float> cache_outputs(const WorkloadLayer& layer, LayerCache& cache, ThreadPool& pool);
+std::vector<float> cache_outputs(const WorkloadLayer& layer, LayerCache& cache);
 
 // Of the sorted values, linearly interpolated; NaN of none.
 double quantile(const std::vector<double>& sorted, double q);

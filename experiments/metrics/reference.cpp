@@ -41,14 +41,14 @@ void attend(const WorkloadLayer& layer, const HeadRows& rows, const float* query
 
 }  // namespace
 
-std::vector<float> reference_outputs(const WorkloadLayer& layer, ThreadPool& pool) {
+std::vector<float> reference_outputs(const WorkloadLayer& layer, Backend& backend) {
   const LayerShape& shape = layer.shape;
   const QueryTensor& judged = layer.judged;
   const std::uint64_t tokens = layer.tokens;
   std::vector<float> outputs(shape.batch * shape.query_heads * judged.count() * shape.head_dim_values);
-  std::vector<Buffer> scratch(pool.threads());
-  std::vector<std::vector<double>> weights(pool.threads());
-  pool.parallel_for(judged.count() == 0 ? 0 : shape.heads(), [&](std::size_t index, std::size_t thread) {
+  std::vector<Buffer> scratch(backend.threads());
+  std::vector<std::vector<double>> weights(backend.threads());
+  backend.each(judged.count() == 0 ? 0 : shape.heads(), [&](std::size_t index, std::size_t thread) {
     const auto kv_head = static_cast<std::uint32_t>(index % shape.kv_heads);
     const std::uint64_t sequence = index / shape.kv_heads;
     float* keys = scratch[thread].ensure<float>(tokens * (shape.head_dim_keys + shape.head_dim_values));

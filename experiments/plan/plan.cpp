@@ -10,6 +10,7 @@
 #include "core/version.hpp"
 #include "experiments/plan/exclude.hpp"
 #include "experiments/plan/only.hpp"
+#include "experiments/plan/resolve.hpp"
 #include "experiments/plan/sweep.hpp"
 
 namespace kvlab {
@@ -161,10 +162,8 @@ class Planner {
     for (const Method* method : cell.methods) {
       identity["methods"].push_back({method->id, method->version, method->hash});
     }
-    const Measure& measure = experiment_.measure;
-    identity["cell"] = {cell.backend, cell.repeat, cell.seed, measure.speed, measure.min_samples, measure.max_seconds};
-    if (measure.plain) identity["cell"].push_back("plain");
-    if (measure.threads > 0) identity["cell"].push_back({"threads", measure.threads});
+    identity["cell"] = {cell.backend, cell.repeat, cell.seed};
+    identity["measure"] = to_json(experiment_.measure);
     return hash_of(identity.dump());
   }
 
@@ -225,23 +224,8 @@ Plan make_plan(const Experiment& experiment, const Registry& registry, bool forc
   return Planner(experiment, registry, force).plan(Only(only));
 }
 
-const Json* find_json(const Json& json, const std::string& path) {
-  const Json* at = &json;
-  for (const auto& part : split_path(path)) {
-    if (at->is_object() && at->contains(part)) {
-      at = &(*at)[part];
-    } else if (std::int64_t index = 0; at->is_array() && read_number(part, index) && index >= 0 &&
-                                       static_cast<std::size_t>(index) < at->size()) {
-      at = &(*at)[static_cast<std::size_t>(index)];
-    } else {
-      return nullptr;
-    }
-  }
-  return at;
-}
-
-std::vector<ColumnSpec> swept_columns(const Plan& plan) {
-  std::vector<ColumnSpec> columns;
+std::vector<SweptColumn> swept_columns(const Plan& plan) {
+  std::vector<SweptColumn> columns;
   for (const auto& path : plan.swept) {
     bool numeric = true;
     for (const auto& cell : plan.cells) {
@@ -250,19 +234,19 @@ std::vector<ColumnSpec> swept_columns(const Plan& plan) {
     }
     // A name with a dot cannot be that of another column.
     const std::string name = path.find('.') == std::string::npos ? "pipeline." + path : path;
-    columns.push_back({name, numeric ? ColumnType::real : ColumnType::text, numeric ? "1" : "", "swept: " + path});
+    columns.push_back(
+        {{name, numeric ? ColumnType::real : ColumnType::text, numeric ? "1" : "", "swept: " + path}, path});
   }
   return columns;
 }
 
-void add_swept(const std::vector<ColumnSpec>& columns, const Cell& cell, Row& row) {
+void add_swept(const std::vector<SweptColumn>& columns, const Cell& cell, Row& row) {
   for (const auto& column : columns) {
-    const std::string path = column.description.substr(std::string("swept: ").size());
-    const Json* json = find_json(cell.parameters, path);
+    const Json* json = find_json(cell.parameters, column.path);
     if (json == nullptr) continue;
     Value value = to_value(*json);
-    if (column.type == ColumnType::text && std::holds_alternative<double>(value)) value = json->dump();
-    row[column.name] = std::move(value);
+    if (column.spec.type == ColumnType::text && std::holds_alternative<double>(value)) value = json->dump();
+    row[column.spec.name] = std::move(value);
   }
 }
 

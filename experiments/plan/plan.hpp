@@ -49,10 +49,11 @@ Plan make_plan(const Experiment& experiment, const Registry& registry, bool forc
                const std::vector<std::string>& only);
 
 // The swept parameters as columns, and a cell's values in them.
-std::vector<ColumnSpec> swept_columns(const Plan& plan);
-void add_swept(const std::vector<ColumnSpec>& columns, const Cell& cell, Row& row);
-
-// The value at a dotted path, null when there is none.
-const Json* find_json(const Json& json, const std::string& path);
+struct SweptColumn {
+  ColumnSpec spec;
+  std::string path;  // of the parameter
+};
+std::vector<SweptColumn> swept_columns(const Plan& plan);
+void add_swept(const std::vector<SweptColumn>& columns, const Cell& cell, Row& row);
 
 }  // namespace kvlab

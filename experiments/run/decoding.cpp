@@ -1,7 +1,6 @@
 #include "experiments/run/decoding.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <numeric>
 
 #include "experiments/workloads/synthetic/random.hpp"
@@ -9,12 +8,13 @@
 namespace kvlab {
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 class Decoder {
  public:
-  Decoder(const Workload& workload, CacheManager& cache, std::uint64_t seed, ThreadPool& pool)
-      : workload_(workload), cache_(cache), pool_(pool), sequences_(workload.layers.front().shape.batch) {
+  Decoder(const Workload& workload, CacheManager& cache, std::uint64_t seed)
+      : workload_(workload),
+        cache_(cache),
+        backend_(cache.layer(0).backend()),
+        sequences_(workload.layers.front().shape.batch) {
     std::iota(sequences_.begin(), sequences_.end(), 0U);
     for (const auto& layer : workload.layers) {
       const LayerShape& shape = layer.shape;
@@ -42,13 +42,13 @@ class Decoder {
         keep_outputs(judged);
       }
     }
-    cache_.flush(pool_);
+    cache_.flush();
     return std::move(decoding_);
   }
 
  private:
   void step(std::uint64_t token) {
-    const double start = now();
+    const double start = backend_.now();
     for (std::size_t i = 0; i < workload_.layers.size(); ++i) {
       const WorkloadLayer& layer = workload_.layers[i];
       const auto from = [&](KvTensor tensor) {
@@ -56,19 +56,19 @@ class Decoder {
                       static_cast<std::int64_t>(token * size_of(layer.shape.dtype)) * tensor.token_stride;
         return tensor;
       };
-      cache_.append(i, sequences_, 1, from(layer.prefill.keys), from(layer.prefill.values), pool_);
+      cache_.append(i, sequences_, 1, from(layer.prefill.keys), from(layer.prefill.values));
     }
-    const double appended = now();
+    const double appended = backend_.now();
     attend(token);
     decoding_.append_seconds.push_back(appended - start);
-    decoding_.step_seconds.push_back(now() - start);
+    decoding_.step_seconds.push_back(backend_.now() - start);
     decoding_.peak_bytes = std::max(decoding_.peak_bytes, cache_.requested_bytes() + state_bytes_);
   }
 
   void attend(std::uint64_t token) {
     positions_.assign(sequences_.size(), static_cast<std::uint32_t>(token));
     for (std::size_t i = 0; i < workload_.layers.size(); ++i) {
-      cache_.attend(i, sequences_, queries_[i].data(), positions_, outputs_[i].data(), pool_);
+      cache_.attend(i, sequences_, queries_[i].data(), positions_, outputs_[i].data());
     }
   }
 
@@ -97,7 +97,7 @@ class Decoder {
 
   const Workload& workload_;
   CacheManager& cache_;
-  ThreadPool& pool_;
+  Backend& backend_;
   std::vector<std::uint32_t> sequences_;
   std::vector<std::uint32_t> positions_;
   std::vector<std::vector<float>> queries_;  // a layer: [batch, query_head, channel]
@@ -108,8 +108,8 @@ class Decoder {
 
 }  // namespace
 
-Decoding decode_tokens(const Workload& workload, CacheManager& cache, std::uint64_t seed, ThreadPool& pool) {
-  return Decoder(workload, cache, seed, pool).run();
+Decoding decode_tokens(const Workload& workload, CacheManager& cache, std::uint64_t seed) {
+  return Decoder(workload, cache, seed).run();
 }
 
 }  // namespace kvlab

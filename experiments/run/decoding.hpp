@@ -17,6 +17,6 @@ struct Decoding {
 };
 
 // The cache holds the workload's prefill, and afterwards all of its tokens, with nothing left to encode.
-Decoding decode_tokens(const Workload& workload, CacheManager& cache, std::uint64_t seed, ThreadPool& pool);
+Decoding decode_tokens(const Workload& workload, CacheManager& cache, std::uint64_t seed);
 
 }  // namespace kvlab

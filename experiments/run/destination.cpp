@@ -60,10 +60,11 @@ PlanRecord record_of(const Experiment& experiment, const Plan& plan, const std::
   record.assignments = experiment.assignments;
   record.command = command;
   record.started = utc_now();
-  record.swept = swept_columns(plan);
+  const std::vector<SweptColumn> swept = swept_columns(plan);
+  for (const SweptColumn& column : swept) record.swept.push_back(column.spec);
   for (const auto& cell : plan.cells) {
     Row row = cell.row();
-    add_swept(record.swept, cell, row);
+    add_swept(swept, cell, row);
     if (!cell.runs_here()) {
       row = unmeasured(std::move(row), Status::skipped, "backend " + cell.backend + " is not in this build").cell;
     }

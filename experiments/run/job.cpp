@@ -26,11 +26,7 @@ std::string to_text(const Job& job) {
               {"workload", job.workload},
               {"plugins", plugins},
               {"seed", job.seed},
-              {"speed", job.measure.speed},
-              {"min_samples", job.measure.min_samples},
-              {"max_seconds", job.measure.max_seconds},
-              {"plain", job.measure.plain},
-              {"threads", job.measure.threads},
+              {"measure", to_json(job.measure)},
               {"peak_read", number(job.peak_read)},
               {"peak_copy", number(job.peak_copy)},
               {"timing_fd", job.timing_fd},
@@ -50,11 +46,7 @@ Job parse_job(const std::string& text) {
     job.plugins.push_back({plugin.at(0).get<std::string>(), plugin.at(1).get<std::string>()});
   }
   job.seed = json.at("seed").get<std::int64_t>();
-  job.measure.speed = json.at("speed").get<bool>();
-  job.measure.min_samples = json.at("min_samples").get<std::int64_t>();
-  job.measure.max_seconds = json.at("max_seconds").get<double>();
-  job.measure.plain = json.at("plain").get<bool>();
-  job.measure.threads = json.at("threads").get<std::int64_t>();
+  job.measure = measure_of(json.at("measure"));
   job.peak_read = number(json.at("peak_read"));
   job.peak_copy = number(json.at("peak_copy"));
   job.timing_fd = json.at("timing_fd").get<int>();

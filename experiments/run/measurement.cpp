@@ -14,6 +14,7 @@
 #include "experiments/metrics/quality.hpp"
 #include "experiments/metrics/reference.hpp"
 #include "experiments/metrics/rungs.hpp"
+#include "experiments/plan/resolve.hpp"
 #include "experiments/run/decoding.hpp"
 #include "experiments/workloads/synthetic/random.hpp"
 
@@ -24,7 +25,7 @@ double to_double(std::uint64_t value) { return static_cast<double>(value); }
 
 class Measurement {
  public:
-  Measurement(const Job& job, ThreadPool& pool, CellRecord& record) : job_(job), pool_(pool), record_(record) {}
+  Measurement(const Job& job, Backend& backend, CellRecord& record) : job_(job), backend_(backend), record_(record) {}
 
   void run() {
     load();
@@ -55,7 +56,7 @@ class Measurement {
   void time(const char* metric, const std::function<void()>& call);
 
   const Job& job_;
-  ThreadPool& pool_;
+  Backend& backend_;
   CellRecord& record_;
   std::optional<Registry> registry_;  // the cache's methods are its
   Workload workload_;
@@ -68,9 +69,9 @@ class Measurement {
 
 void Measurement::load() {
   const auto source = resolve_workload(to_node(job_.workload, "the workload"), "the workload", "", true);
-  workload_ = source->load(static_cast<std::uint64_t>(job_.seed), pool_);
-  check_finite(workload_, pool_);
-  for (const auto& layer : workload_.layers) references_.push_back(reference_outputs(layer, pool_));
+  workload_ = source->load(static_cast<std::uint64_t>(job_.seed), backend_);
+  check_finite(workload_, backend_);
+  for (const auto& layer : workload_.layers) references_.push_back(reference_outputs(layer, backend_));
   before_bytes_ = resident_bytes();
   reset_peak_resident();
 }
@@ -85,11 +86,11 @@ void Measurement::build() {
   std::vector<LayerShape> shapes;
   for (const auto& layer : workload_.layers) shapes.push_back(layer.shape);
   const WorkloadLayer& first = workload_.layers.front();
-  cache_.emplace(resolved.pipeline, shapes, CacheOptions{.decodes = first.tokens > first.prefill.tokens});
+  cache_.emplace(resolved.pipeline, shapes, backend_, CacheOptions{.decodes = first.tokens > first.prefill.tokens});
 }
 
 void Measurement::prefill() {
-  for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->prefill(i, workload_.layers[i].prefill, pool_);
+  for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->prefill(i, workload_.layers[i].prefill);
 }
 
 // The cache as it is judged, and what it answers.
@@ -98,13 +99,13 @@ void Measurement::fill() {
   const WorkloadLayer& first = workload_.layers.front();
   if (first.tokens > first.prefill.tokens) {
     const TimingTurn turn(job_.measure.speed ? job_.timing_fd : -1);
-    Decoding decoding = decode_tokens(workload_, *cache_, static_cast<std::uint64_t>(job_.seed), pool_);
+    Decoding decoding = decode_tokens(workload_, *cache_, static_cast<std::uint64_t>(job_.seed));
     record_decoding(decoding);
     outputs_ = std::move(decoding.outputs);
     return;
   }
   for (std::size_t i = 0; i < cache_->layers(); ++i) {
-    outputs_.push_back(cache_outputs(workload_.layers[i], cache_->layer(i), pool_));
+    outputs_.push_back(cache_outputs(workload_.layers[i], cache_->layer(i)));
   }
 }
 
@@ -174,7 +175,7 @@ void Measurement::record_quality() {
     cell[name] = std::get<double>(cell[name]) + value / layers;
   };
   for (std::size_t i = 0; i < cache_->layers(); ++i) {
-    const LayerQuality quality = judge(workload_.layers[i], cache_->layer(i), references_[i], outputs_[i], pool_);
+    const LayerQuality quality = judge(workload_.layers[i], cache_->layer(i), references_[i], outputs_[i]);
     Row row{{"id", job_.row.at("id")},
             {"layer", std::int64_t{workload_.layers[i].shape.layer}},
             {"bytes", to_double(cache_->layer(i).bytes().total())}};
@@ -193,7 +194,7 @@ void Measurement::record_quality() {
 }
 
 void Measurement::time(const char* metric, const std::function<void()>& call) {
-  record_samples(metric, sample(job_.measure, call));
+  record_samples(metric, sample(job_.measure, backend_, call));
 }
 
 void Measurement::record_samples(const char* metric, std::vector<double> samples) {
@@ -233,7 +234,7 @@ void Measurement::record_speed() {
     const Mapping keys(largest);
     const Mapping values(largest);
     time("decompress", [&] {
-      for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->decompress(i, keys.data(), values.data(), pool_);
+      for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->decompress(i, keys.data(), values.data());
     });
   }
   // One query a query head, at the position after the prefill. What it is does not matter to the time.
@@ -243,15 +244,15 @@ void Measurement::record_speed() {
   const std::vector<std::uint32_t> position{static_cast<std::uint32_t>(workload_.layers.front().tokens)};
   time("attend", [&] {
     for (std::size_t i = 0; i < cache_->layers(); ++i) {
-      cache_->layer(i).attend({queries.data(), position}, out.data(), pool_);
+      cache_->layer(i).attend({queries.data(), position}, out.data());
     }
   });
   if (job_.measure.plain) {
     std::vector<PlainAttention> plain;
     for (std::size_t i = 0; i < cache_->layers(); ++i) plain.emplace_back(pipeline_, cache_->layer(i).shape());
-    record_samples("plain_attend", sample_briefly(job_.measure, [&] {
+    record_samples("plain_attend", sample_briefly(job_.measure, backend_, [&] {
                      for (std::size_t i = 0; i < cache_->layers(); ++i) {
-                       plain[i].attend(cache_->layer(i), queries.data(), out.data(), pool_);
+                       plain[i].attend(cache_->layer(i), queries.data(), out.data());
                      }
                    }));
   }
@@ -269,6 +270,6 @@ void Measurement::record_speed() {
 
 }  // namespace
 
-void measure_cell(const Job& job, ThreadPool& pool, CellRecord& record) { Measurement(job, pool, record).run(); }
+void measure_cell(const Job& job, Backend& backend, CellRecord& record) { Measurement(job, backend, record).run(); }
 
 }  // namespace kvlab

@@ -10,6 +10,7 @@
 #include <set>
 #include <thread>
 
+#include "core/backend/cpu/cpu_backend.hpp"
 #include "core/base/clock.hpp"
 #include "core/base/error.hpp"
 #include "core/base/text.hpp"
@@ -116,8 +117,8 @@ void Runner::set_limits(std::size_t cells) {
 
 void Runner::measure_machine() {
   if (experiment_.measure.speed) {
-    ThreadPool pool(static_cast<std::size_t>(experiment_.measure.threads));
-    const PeakBandwidth peak = measure_peak_bandwidth(pool);
+    CpuBackend backend(static_cast<std::size_t>(experiment_.measure.threads));
+    const PeakBandwidth peak = backend.measure_peak_bandwidth(available_memory_bytes() / 4);
     peak_read_ = peak.read;
     peak_copy_ = peak.copy;
   }

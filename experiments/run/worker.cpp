@@ -6,6 +6,7 @@
 #include <iterator>
 #include <new>
 
+#include "core/backend/cpu/cpu_backend.hpp"
 #include "core/base/error.hpp"
 #include "core/base/text.hpp"
 #include "core/method/calls.hpp"
@@ -38,9 +39,9 @@ CellRecord attempt(const Job& job) {
   record.cell = job.row;
   record.cell["status"] = std::string(name_of(Status::ok));
   try {
-    ThreadPool pool(static_cast<std::size_t>(job.measure.threads));
-    record.cell["threads"] = static_cast<double>(pool.threads());
-    measure_cell(job, pool, record);
+    CpuBackend backend(static_cast<std::size_t>(job.measure.threads));
+    record.cell["threads"] = static_cast<double>(backend.threads());
+    measure_cell(job, backend, record);
   } catch (const MethodError& error) {
     give_up(status_of(error), error.what());
   } catch (const std::bad_alloc&) {

@@ -35,11 +35,11 @@ std::unique_ptr<WorkloadSource> resolve_workload(const Node& tree, const std::st
   return resolve_synthetic(tree, what);
 }
 
-void check_finite(const Workload& workload, ThreadPool& pool) {
+void check_finite(const Workload& workload, Backend& backend) {
   for (const auto& layer : workload.layers) {
     const LayerShape& shape = layer.shape;
     const auto check = [&](const char* name, const KvTensor& tensor, std::uint64_t channels) {
-      pool.parallel_for(shape.heads(), [&](std::size_t index, std::size_t /*thread*/) {
+      backend.each(shape.heads(), [&](std::size_t index, std::size_t /*thread*/) {
         const auto kv_head = static_cast<std::uint32_t>(index % shape.kv_heads);
         const std::byte* head = tensor.head(index / shape.kv_heads, kv_head, shape.dtype);
         if (!all_finite(head, shape.dtype, layer.tokens * channels)) {

@@ -9,10 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "core/backend/backend.hpp"
 #include "core/base/memory.hpp"
-#include "core/base/thread_pool.hpp"
-#include "core/cache/layer.hpp"
-#include "experiments/plan/resolve.hpp"
+#include "core/pipeline/layer_shape.hpp"
+#include "core/pipeline/tensors.hpp"
+#include "experiments/config/json.hpp"
 
 namespace kvlab {
 
@@ -74,7 +75,7 @@ class WorkloadSource {
   [[nodiscard]] virtual std::string identity() const = 0;  // of the content, with effective() and the seed
   // What a worker resolves the source from again: effective(), with absolute paths.
   [[nodiscard]] virtual Json portable() const = 0;
-  [[nodiscard]] virtual Workload load(std::uint64_t seed, ThreadPool& pool) const = 0;
+  [[nodiscard]] virtual Workload load(std::uint64_t seed, Backend& backend) const = 0;
 };
 
 // From the experiment's tree, without sweeps. `folder`: what paths are relative to. `trusted`: a trace was checked
@@ -83,6 +84,6 @@ std::unique_ptr<WorkloadSource> resolve_workload(const Node& tree, const std::st
                                                  bool trusted = false);
 
 // Throws InputError where K or V hold NaN or infinity: codecs are never given any.
-void check_finite(const Workload& workload, ThreadPool& pool);
+void check_finite(const Workload& workload, Backend& backend);
 
 }  // namespace kvlab

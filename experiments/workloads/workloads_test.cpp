@@ -18,18 +18,19 @@ namespace kvlab {
 namespace {
 
 struct Loaded {
-  explicit Loaded(const std::string& yaml, std::uint64_t seed = 1, std::size_t threads = 2) : pool(threads) {
+  explicit Loaded(const std::string& yaml, std::uint64_t seed = 1, std::size_t threads = 2)
+      : backend(test::backend(threads)) {
     source = resolve_workload(parse_yaml_value(yaml, "here"), "the workload", "");
-    workload = source->load(seed, pool);
-    check_finite(workload, pool);
+    workload = source->load(seed, backend);
+    check_finite(workload, backend);
   }
   LayerQuality judge(const Pipeline& pipeline, std::size_t layer = 0) {
     const WorkloadLayer& data = workload.layers[layer];
-    LayerCache cache(pipeline, data.shape);
-    cache.prefill(data.prefill, pool);
-    return kvlab::judge(data, cache, reference_outputs(data, pool), cache_outputs(data, cache, pool), pool);
+    LayerCache cache(pipeline, data.shape, test::memory());
+    cache.prefill(data.prefill);
+    return kvlab::judge(data, cache, reference_outputs(data, backend), cache_outputs(data, cache));
   }
-  ThreadPool pool;
+  Backend& backend;
   std::unique_ptr<WorkloadSource> source;
   Workload workload;
 };
@@ -120,13 +121,14 @@ TEST(Metrics, ReferenceAgreesWithLongHand) {
   for (const std::uint64_t window : {0U, 9U, 1U}) {
     shape.window = window;
     const test::Data data(shape, 40, 3);
-    ThreadPool pool(2);
+    Backend& backend = test::backend(2);
     std::vector<std::vector<std::uint32_t>> all(shape.heads());
     for (auto& head : all) {
       for (std::uint32_t t = 0; t < 40; ++t) head.push_back(t);
     }
     const WorkloadLayer layer{shape, data.prefill(), data.tokens, data.judged()};
-    EXPECT_LT(test::relative(reference_outputs(layer, pool), test::attention(data, data.keys, data.values, all)), 1e-5);
+    EXPECT_LT(test::relative(reference_outputs(layer, backend), test::attention(data, data.keys, data.values, all)),
+              1e-5);
   }
 }
 
@@ -160,9 +162,9 @@ TEST(Workloads, NotFiniteIsRefused) {
   data.set_values(values);
   Workload workload;
   workload.layers.push_back({shape, data.prefill(), data.tokens, data.judged()});
-  ThreadPool pool(2);
+  Backend& backend = test::backend(2);
   try {
-    check_finite(workload, pool);
+    check_finite(workload, backend);
     FAIL();
   } catch (const InputError& error) {
     EXPECT_STREQ(error.what(), "the workload's values hold NaN or infinity in layer 0, sequence 0, KV head 1");
@@ -191,7 +193,7 @@ TEST(Sampler, StopsWhenThereIsEnough) {
   Measure measure;
   measure.min_samples = 5;
   measure.max_seconds = 0.2;
-  const auto samples = sample(measure, [&] { ++calls; });
+  const auto samples = sample(measure, test::backend(1), [&] { ++calls; });
   EXPECT_GE(samples.size(), 5U);
   EXPECT_EQ(static_cast<std::size_t>(calls), samples.size() + 1);  // one warm-up
 }

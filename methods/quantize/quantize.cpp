@@ -53,7 +53,7 @@ struct Quantize : kvlab::Codec {
     format = {
         bits,    symmetric, scales_along == Scales::per_channel, whole ? channels : group, ScaleFormat{scale_dtype},
         channels};
-    fast = kernels(kvlab::chosen_isa());
+    fast = kernels(static_cast<kvlab::Isa>(host->isa));
     encoders = {fast, fast == nullptr ? nullptr : kernels(kvlab::Isa::avx2)};
     attend = Attend(format, fast, host, layer.attention_scale);
   }

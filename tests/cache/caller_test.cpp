@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/base/finite.hpp"
 #include "core/cache/input.hpp"
 #include "core/cache/manager.hpp"
 #include "tests/support/support.hpp"
@@ -48,14 +49,14 @@ Pipeline scored(const std::string& selector) {
 // Two sequences of 200 tokens in two layers, and what must not change by a call that is refused.
 class Caller : public testing::Test {
  protected:
-  explicit Caller(const Pipeline& pipeline = int8()) : cache_(pipeline, layers_, {.decodes = true}) {
-    for (std::size_t layer = 0; layer < 2; ++layer) cache_.prefill(layer, data_.prefill(), pool_);
+  explicit Caller(const Pipeline& pipeline = int8()) : cache_(pipeline, layers_, test::backend(), {.decodes = true}) {
+    for (std::size_t layer = 0; layer < 2; ++layer) cache_.prefill(layer, data_.prefill());
     before_ = outputs();
   }
 
   std::vector<float> outputs() {
     std::vector<float> out(2 * 4 * data_.judged_positions.size() * 16);
-    cache_.layer(0).attend(data_.judged(), out.data(), pool_);
+    cache_.layer(0).attend(data_.judged(), out.data());
     return out;
   }
 
@@ -68,14 +69,13 @@ class Caller : public testing::Test {
   }
 
   void append(const KvTensor& keys, const KvTensor& values, std::uint64_t tokens = 1) {
-    cache_.append(0, both_, tokens, keys, values, pool_);
+    cache_.append(0, both_, tokens, keys, values);
   }
   void attend(const std::vector<std::uint32_t>& sequences, const float* queries,
               const std::vector<std::uint32_t>& positions, float* out) {
-    cache_.attend(0, sequences, queries, positions, out, pool_);
+    cache_.attend(0, sequences, queries, positions, out);
   }
 
-  ThreadPool pool_{2};
   std::vector<LayerShape> layers_{2, shape(2, 2, 4, 16, Dtype::bf16)};
   Data data_{shape(2, 2, 4, 16, Dtype::bf16), 200};
   Prefill good_ = data_.prefill();
@@ -85,9 +85,9 @@ class Caller : public testing::Test {
 };
 
 TEST_F(Caller, NamesALayerOrASequenceThatIsNotThere) {
-  expect_refused([&] { cache_.prefill(2, good_, pool_); }, "there is no layer 2; valid: 0 .. 1");
+  expect_refused([&] { cache_.prefill(2, good_); }, "there is no layer 2; valid: 0 .. 1");
   expect_refused([&] { (void)std::as_const(cache_).layer(9); }, "there is no layer 9; valid: 0 .. 1");
-  expect_refused([&] { cache_.prefill(0, 2, good_, pool_); }, "layer 0: there is no sequence 2; valid: 0 .. 1");
+  expect_refused([&] { cache_.prefill(0, 2, good_); }, "layer 0: there is no sequence 2; valid: 0 .. 1");
   expect_refused([&] { cache_.clear(7); }, "there is no sequence 7; valid: 0 .. 1");
   expect_refused([&] { cache_.remove(7); }, "there is no sequence 7");
   expect_refused([&] { (void)cache_.fork(7); }, "there is no sequence 7");
@@ -95,9 +95,9 @@ TEST_F(Caller, NamesALayerOrASequenceThatIsNotThere) {
   const std::uint32_t third = cache_.add();
   cache_.remove(third);
   const std::vector<std::uint32_t> gone{third};
-  expect_refused([&] { cache_.append(0, gone, 1, good_.keys, good_.values, pool_); },
+  expect_refused([&] { cache_.append(0, gone, 1, good_.keys, good_.values); },
                  "there is no sequence 2: it was removed");
-  EXPECT_EQ(refusal([&] { CacheManager(int8(), {}); }), "there are no layers; valid: from 1");
+  EXPECT_EQ(refusal([&] { CacheManager(int8(), {}, test::backend()); }), "there are no layers; valid: from 1");
   EXPECT_EQ(refusal([&] { LayerCache(int8(), layers_[0], nullptr); }), "a layer's memory is null");
 }
 
@@ -111,7 +111,7 @@ TEST_F(Caller, GivesTensorsThatAreNone) {
     };
     const std::string what = std::string("layer 0: ") + role;
     const auto both_ways = [&](const Prefill& wrong, const std::string& sentence) {
-      expect_refused([&] { cache_.prefill(0, wrong, pool_); }, what + sentence);
+      expect_refused([&] { cache_.prefill(0, wrong); }, what + sentence);
       expect_refused([&] { append(wrong.keys, wrong.values, 200); }, what + sentence);
     };
     both_ways(with([](KvTensor& t) { t.base = nullptr; }), " have no base (null), and there are 200 tokens");
@@ -127,18 +127,18 @@ TEST_F(Caller, GivesTensorsThatAreNone) {
   }
   Prefill many = good_;
   many.tokens = (std::uint64_t{1} << 31) + 1;
-  expect_refused([&] { cache_.prefill(0, many, pool_); }, "tokens is 2147483649; valid: 0 .. 2^31");
+  expect_refused([&] { cache_.prefill(0, many); }, "tokens is 2147483649; valid: 0 .. 2^31");
   // Any order of axes is one: [batch, token, kv_head, channel].
   Prefill turned = good_;
   for (KvTensor* t : {&turned.keys, &turned.values}) *t = {t->base, 6400, 16, 32};
-  EXPECT_EQ(refusal([&] { cache_.prefill(0, turned, pool_); }), "");
+  EXPECT_EQ(refusal([&] { cache_.prefill(0, turned); }), "");
 }
 
 TEST_F(Caller, GivesListsOfSequencesThatAreNone) {
   const std::vector<std::uint32_t> twice{1, 1};
-  expect_refused([&] { cache_.append(0, {}, 1, good_.keys, good_.values, pool_); },
+  expect_refused([&] { cache_.append(0, {}, 1, good_.keys, good_.values); },
                  "layer 0: append names no sequence; valid: from 1");
-  expect_refused([&] { cache_.append(0, twice, 1, good_.keys, good_.values, pool_); },
+  expect_refused([&] { cache_.append(0, twice, 1, good_.keys, good_.values); },
                  "layer 0: sequence 1 is named twice; valid: once per append");
 }
 
@@ -160,7 +160,7 @@ TEST_F(Caller, GivesQueriesThatAreNone) {
   queries[((1 * 4 + 3) * 2 + 1) * 16 + 9] = nan;
   expect_refused([&] { attend(both_, queries.data(), {5, 6, 6, 7}, out.data()); },
                  "queries of sequence 1 of the call, query head 3, query 1: NaN; valid: finite numbers");
-  EXPECT_NE(refusal([&] { cache_.decompress(0, nullptr, out.data(), pool_); }).find("nowhere to write"),
+  EXPECT_NE(refusal([&] { cache_.decompress(0, nullptr, out.data()); }).find("nowhere to write"),
             std::string::npos);
 }
 
@@ -185,7 +185,6 @@ TEST_F(Caller, AppendsWhatIsNotFinite) {
 
 // Keys and values of a prefill are looked at as they are read: what was there is gone, and nothing else is.
 TEST(CallerPrefill, WithWhatIsNotFiniteLeavesTheSequenceEmpty) {
-  ThreadPool pool(2);
   Pipeline low_rank;
   low_rank.keys = low_rank.values = spec("low_rank", {{"rank", "8"}});
   Pipeline kivi = int8();
@@ -205,13 +204,13 @@ TEST(CallerPrefill, WithWhatIsNotFiniteLeavesTheSequenceEmpty) {
           SCOPED_TRACE(name + ", " + name_of(dtype) + ", token " + std::to_string(token) +
                        (is_keys ? ", keys" : ", values"));
           Data data(shape(1, 2, 4, 16, dtype), 1000);
-          LayerCache cache(pipeline, data.shape);
-          cache.prefill(data.prefill(), pool);
+          LayerCache cache(pipeline, data.shape, test::memory());
+          cache.prefill(data.prefill());
           std::vector<float> rows = is_keys ? data.keys : data.values;
           const float wrong = token == 199 ? infinity : nan;
           rows[(1000 + token) * 16 + 3] = wrong;
           is_keys ? data.set_keys(rows) : data.set_values(rows);
-          EXPECT_EQ(refusal([&] { cache.prefill(data.prefill(), pool); }),
+          EXPECT_EQ(refusal([&] { cache.prefill(data.prefill()); }),
                     std::string("layer 0: ") + (is_keys ? "keys" : "values") + " of sequence 0, KV head 1, token " +
                         std::to_string(token) + ", channel 3 of the tensor: " + (token == 199 ? "infinity" : "NaN") +
                         "; valid: finite numbers");
@@ -224,11 +223,10 @@ TEST(CallerPrefill, WithWhatIsNotFiniteLeavesTheSequenceEmpty) {
 }
 
 TEST(CallerPrefill, NeedsTheQueriesThatASelectorReads) {
-  ThreadPool pool(2);
   Data data(shape(1, 2, 4, 16), 100);
-  LayerCache cache(scored("attention_score"), data.shape);
+  LayerCache cache(scored("attention_score"), data.shape, test::memory());
   Prefill input = data.prefill();
-  const auto refused = [&] { return refusal([&] { cache.prefill(input, pool); }); };
+  const auto refused = [&] { return refusal([&] { cache.prefill(input); }); };
   EXPECT_EQ(refused(), "");
   input.observed = {};
   EXPECT_EQ(refused(), "layer 0: observed queries: there are none; valid: from 1 position per sequence");
@@ -240,13 +238,13 @@ TEST(CallerPrefill, NeedsTheQueriesThatASelectorReads) {
   EXPECT_EQ(cache.tokens(0), 100U);
   Pipeline small = scored("magnitude");
   small.select[0].budget = {3, 1};
-  LayerCache below(small, data.shape);
-  EXPECT_NE(refusal([&] { below.prefill(data.prefill(), pool); }).find("below sinks + tail = 4"), std::string::npos);
+  LayerCache below(small, data.shape, test::memory());
+  EXPECT_NE(refusal([&] { below.prefill(data.prefill()); }).find("below sinks + tail = 4"), std::string::npos);
 }
 
 TEST(CallerPipeline, IsRefusedWhereAMethodIsNone) {
   const auto refused = [](const Pipeline& pipeline) {
-    return refusal([&] { LayerCache(pipeline, shape(1, 1, 1, 16)); });
+    return refusal([&] { LayerCache(pipeline, shape(1, 1, 1, 16), test::memory()); });
   };
   Pipeline pipeline = int8();
   pipeline.keys->method = nullptr;
@@ -288,7 +286,7 @@ TEST(CallerShape, IsRefusedWhereItIsNone) {
   const auto refused = [](const auto& change) {
     LayerShape wrong = shape(1, 1, 1, 16);
     change(wrong);
-    return refusal([&] { LayerCache(Pipeline{}, wrong); });
+    return refusal([&] { LayerCache(Pipeline{}, wrong, test::memory()); });
   };
   EXPECT_EQ(refused([](LayerShape& s) { s.dtype = static_cast<Dtype>(7); }), "dtype is 7; valid: f32, f16, bf16");
   EXPECT_EQ(refused([](LayerShape& s) { s.rope_style = static_cast<RopeStyle>(9); }),
@@ -336,7 +334,7 @@ TEST(State, IsSharedWithinAMethodAlone) {
     Pipeline pipeline;
     pipeline.keys = keys;
     pipeline.values = values;
-    return CacheManager(pipeline, layers).bytes().bases;
+    return CacheManager(pipeline, layers, test::backend()).bytes().bases;
   };
   const std::int64_t large = 1 << 20;
   EXPECT_EQ(counted(state("state_a", 72, 1), state("state_b", large, 1)), 72U + (1U << 20));

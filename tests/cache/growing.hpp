@@ -67,25 +67,24 @@ inline std::vector<double> reference(const LayerCache& cache, std::uint32_t sequ
                                      const std::vector<std::uint32_t>& positions) {
   const LayerShape& s = cache.shape();
   std::vector<double> out;
-  Workspace workspace;
-  std::vector<std::uint32_t> scratch;
+  std::vector<std::uint32_t> at;
   for (std::uint32_t q = 0; q < s.query_heads; ++q) {
     const Head& head = cache.head(sequence, q / s.group());
+    head.positions.write_out(at);
     const auto rows = [&](const Role& role, const std::vector<Segment>& segments) {
       std::vector<float> all(head.positions.tokens() * role.channels);
       for (const auto& segment : segments) {
-        LayerCache::decode(role, head, q / s.group(), segment, segment.first, segment.tokens,
-                           all.data() + segment.first * role.channels, workspace);
+        cache.backend().read(role, q / s.group(), segment, head.positions.view(), 0, segment.tokens, all.data() + segment.first * role.channels);
       }
       return all;
     };
-    const std::vector<float> keys = rows(cache.keys(), head.keys);
-    const std::vector<float> values = rows(cache.values(), head.values);
+    const std::vector<float> keys = rows(cache.layer().keys, head.keys.segments);
+    const std::vector<float> values = rows(cache.layer().values, head.values.segments);
     for (std::size_t i = 0; i < positions.size(); ++i) {
       std::vector<double> sum(s.head_dim_values);
       double total = 0;
       for (std::uint64_t t = 0; t < head.positions.tokens(); ++t) {
-        if (head.positions.range(t, 1, scratch).first > positions[i]) continue;
+        if (at[t] > positions[i]) continue;
         double logit = 0;
         for (std::uint32_t c = 0; c < s.head_dim_keys; ++c) {
           logit += static_cast<double>(queries[(q * positions.size() + i) * s.head_dim_keys + c]) *
@@ -104,7 +103,6 @@ inline std::vector<double> reference(const LayerCache& cache, std::uint32_t sequ
 // What was given and is kept, decoded, is near what was given: within `near`, and exact where raw. A head keeps `most`.
 inline void expect_holds(const LayerCache& cache, std::uint32_t sequence, const Given& given, double near,
                          std::uint64_t most) {
-  Workspace workspace;
   for (std::uint32_t h = 0; h < cache.shape().kv_heads; ++h) {
     const Head& head = cache.head(sequence, h);
     std::vector<std::uint32_t> positions;
@@ -119,7 +117,7 @@ inline void expect_holds(const LayerCache& cache, std::uint32_t sequence, const 
         ASSERT_EQ(segment.first, next);
         next += segment.tokens;
         std::vector<float> decoded(segment.tokens * role.channels);
-        LayerCache::decode(role, head, h, segment, segment.first, segment.tokens, decoded.data(), workspace);
+        cache.backend().read(role, h, segment, head.positions.view(), 0, segment.tokens, decoded.data());
         std::vector<float> got;
         std::vector<float> exact;
         for (std::uint64_t t = 0; t < segment.tokens; ++t) {
@@ -135,7 +133,7 @@ inline void expect_holds(const LayerCache& cache, std::uint32_t sequence, const 
           // A token alone may lie where a low rank is worst.
           ASSERT_LT(test::relative(got, exact), segment.tokens < 8 ? 2 * near : near)
               << "block of " << segment.tokens << " tokens from " << segment.first << " of " << positions.size()
-              << ", rung " << int{segment.rung} << (&role == &cache.keys() ? ", keys" : ", values") << " head " << h;
+              << ", rung " << int{segment.rung} << (&role == &cache.layer().keys ? ", keys" : ", values") << " head " << h;
         } else {
           ASSERT_EQ(got, exact);
         }
@@ -143,16 +141,19 @@ inline void expect_holds(const LayerCache& cache, std::uint32_t sequence, const 
       ASSERT_EQ(next, positions.size());
     };
     if (cache.tokens(sequence) == 0) continue;
-    check(cache.keys(), head.keys, given.keys[h]);
-    check(cache.values(), head.values, given.values[h]);
+    check(cache.layer().keys, head.keys.segments, given.keys[h]);
+    check(cache.layer().values, head.values.segments, given.values[h]);
   }
 }
 
 inline std::vector<std::byte> all_bytes(const LayerCache& cache, std::uint32_t sequence) {
   std::vector<std::byte> bytes;
   for (std::uint32_t h = 0; h < cache.shape().kv_heads; ++h) {
-    for (const auto* segments : {&cache.head(sequence, h).keys, &cache.head(sequence, h).values}) {
-      for (const auto& segment : *segments) bytes.insert(bytes.end(), segment.data, segment.data + segment.size);
+    for (const auto* segments : {&cache.head(sequence, h).keys.segments, &cache.head(sequence, h).values.segments}) {
+      for (const auto& segment : *segments) {
+        bytes.resize(bytes.size() + segment.size);
+        cache.backend().read(segment.data, bytes.data() + bytes.size() - segment.size, segment.size);
+      }
     }
   }
   return bytes;

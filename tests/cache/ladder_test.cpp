@@ -1,7 +1,7 @@
 // Codecs that change as a sequence grows.
 #include <gtest/gtest.h>
 
-#include "core/cache/ladder.hpp"
+#include "core/pipeline/ladder.hpp"
 #include "tests/cache/growing.hpp"
 
 namespace kvlab {
@@ -21,32 +21,29 @@ std::vector<std::uint64_t> held(const Pipeline& pipeline, const std::vector<Segm
 class Grower {
  public:
   Grower(const Pipeline& pipeline, std::uint64_t seed)
-      : shape_(test::shape(1, 2, 4, 16, Dtype::bf16)), model_(shape_, seed), cache_(pipeline, std::span(&shape_, 1)) {}
+      : shape_(test::shape(1, 2, 4, 16, Dtype::bf16)), model_(shape_, seed), cache_(pipeline, std::span(&shape_, 1), test::backend()) {}
 
   void append(std::uint64_t count) {
     const auto keys = model_.draw(count, 16, given_.keys);
     const auto values = model_.draw(count, 16, given_.values);
     const std::uint32_t sequence = 0;
-    cache_.append(0, std::span(&sequence, 1), count, tensor(keys, shape_, count, 16), tensor(values, shape_, count, 16),
-                  pool_);
+    cache_.append(0, std::span(&sequence, 1), count, tensor(keys, shape_, count, 16), tensor(values, shape_, count, 16));
   }
   void prefill(std::uint64_t count) {
     given_ = {};
     const auto keys = model_.draw(count, 16, given_.keys);
     const auto values = model_.draw(count, 16, given_.values);
-    cache_.prefill(0, 0, {count, tensor(keys, shape_, count, 16), tensor(values, shape_, count, 16), {}}, pool_);
+    cache_.prefill(0, 0, {count, tensor(keys, shape_, count, 16), tensor(values, shape_, count, 16), {}});
   }
   void expect_holds() { test::expect_holds(cache_.layer(0), 0, given_, 0.45, UINT64_MAX); }
 
   CacheManager& cache() { return cache_; }
   const Head& head() { return cache_.layer(0).head(0, 1); }
-  ThreadPool& pool() { return pool_; }
 
  private:
   LayerShape shape_;
   Model model_;
   Given given_;
-  ThreadPool pool_{2};
   CacheManager cache_;
 };
 
@@ -59,16 +56,16 @@ TEST(Ladder, NewBlocksAreOfTheRungThatTheSequenceIsOn) {
   for (int i = 0; i < 1184; ++i) grown.append(1);
   // Keys are cut every 32 tokens from 4 on: a block leaves the tail when its end + 28 tokens are there, and the last of
   // the first rung does at 320. Values are cut every 128: at 160, 288, 416...
-  EXPECT_EQ(held(pipeline, grown.head().keys), (std::vector<std::uint64_t>{288, 672, 192, 4 + 28}));
-  EXPECT_EQ(held(pipeline, grown.head().values), (std::vector<std::uint64_t>{256, 640, 256, 4 + 28}));
+  EXPECT_EQ(held(pipeline, grown.head().keys.segments), (std::vector<std::uint64_t>{288, 672, 192, 4 + 28}));
+  EXPECT_EQ(held(pipeline, grown.head().values.segments), (std::vector<std::uint64_t>{256, 640, 256, 4 + 28}));
   grown.expect_holds();
   // The bits change at a threshold, the blocks of before stay.
-  EXPECT_EQ(grown.head().keys[9].rung, 0);
-  EXPECT_EQ(grown.head().keys[10].rung, 1);
+  EXPECT_EQ(grown.head().keys.segments[9].rung, 0);
+  EXPECT_EQ(grown.head().keys.segments[10].rung, 1);
   Grower at_once(pipeline, 1);
   at_once.prefill(1184);
-  EXPECT_EQ(held(pipeline, at_once.head().keys), held(pipeline, grown.head().keys));
-  EXPECT_EQ(held(pipeline, at_once.head().values), held(pipeline, grown.head().values));
+  EXPECT_EQ(held(pipeline, at_once.head().keys.segments), held(pipeline, grown.head().keys.segments));
+  EXPECT_EQ(held(pipeline, at_once.head().values.segments), held(pipeline, grown.head().values.segments));
 }
 
 TEST(Ladder, OlderBlocksAreRecodedAFewAtATime) {
@@ -78,28 +75,28 @@ TEST(Ladder, OlderBlocksAreRecodedAFewAtATime) {
     pipeline.async = async;
     Grower grown(pipeline, 2);
     for (int i = 0; i < 2000; ++i) grown.append(1);
-    EXPECT_EQ(held(pipeline, grown.head().keys)[1], 0U);
-    grown.cache().flush(grown.pool());
+    EXPECT_EQ(held(pipeline, grown.head().keys.segments)[1], 0U);
+    grown.cache().flush();
     const std::uint64_t before = grown.cache().bytes().total();
     grown.append(1);
     EXPECT_TRUE(grown.head().stale);
     if (!async) {
-      EXPECT_EQ(held(pipeline, grown.head().keys)[1], 32U);  // a block of it each append
-      EXPECT_EQ(held(pipeline, grown.head().values)[1], 128U);
+      EXPECT_EQ(held(pipeline, grown.head().keys.segments)[1], 32U);  // a block of it each append
+      EXPECT_EQ(held(pipeline, grown.head().values.segments)[1], 128U);
     }
     grown.append(1);
     grown.expect_holds();
     for (int i = 0; i < 70; ++i) grown.append(1);
-    grown.cache().flush(grown.pool());
+    grown.cache().flush();
     EXPECT_FALSE(grown.head().stale);
-    EXPECT_EQ(held(pipeline, grown.head().keys)[0], 0U);
-    EXPECT_EQ(held(pipeline, grown.head().values)[0], 0U);
+    EXPECT_EQ(held(pipeline, grown.head().keys.segments)[0], 0U);
+    EXPECT_EQ(held(pipeline, grown.head().values.segments)[0], 0U);
     EXPECT_LT(grown.cache().bytes().total(), before * 6 / 10);
     EXPECT_EQ(grown.cache().bytes().total(), grown.cache().requested_bytes());
     grown.expect_holds();
     Grower at_once(pipeline, 2);
     at_once.prefill(2072);
-    EXPECT_EQ(held(pipeline, at_once.head().keys)[0], 0U);
+    EXPECT_EQ(held(pipeline, at_once.head().keys.segments)[0], 0U);
   }
 }
 
@@ -116,7 +113,7 @@ TEST(Ladder, ABudgetOfBytesChoosesTheRung) {
     cache.prefill(tokens);
     const std::uint64_t bytes = cache.cache().bytes().total();
     EXPECT_LE(bytes, budget) << tokens;
-    const auto tokens_held = held(pipeline, cache.head().keys);
+    const auto tokens_held = held(pipeline, cache.head().keys.segments);
     for (std::size_t i = 1; i < 3; ++i) {
       if (tokens_held[i] == 0) continue;
       Pipeline milder = pipeline;
@@ -135,7 +132,7 @@ TEST(Ladder, ABudgetOfBytesChoosesTheRung) {
     try {
       for (; count < 10000; ++count) {
         grown.append(1);
-        const auto now = held(pipeline, grown.head().keys);
+        const auto now = held(pipeline, grown.head().keys.segments);
         for (std::size_t i = 0; i < 3; ++i) seen[i] = seen[i] || now[i] > 0;
         ASSERT_LE(grown.cache().layer(0).bytes_of(0), budget) << count;
       }
@@ -151,16 +148,14 @@ TEST(Ladder, ABudgetOfBytesChoosesTheRung) {
     EXPECT_EQ(grown.cache().layer(0).tokens(0), count);
     grown.cache().clear(0);
     grown.append(64);
-    EXPECT_EQ(held(pipeline, grown.head().keys)[3], 64U);
+    EXPECT_EQ(held(pipeline, grown.head().keys.segments)[3], 64U);
   }
   Grower cache(pipeline, 5);
   EXPECT_THROW(cache.prefill(5000), BudgetError);
 }
 
-// A layer has its share by what a token takes in it.
 // A long block that would leave its tail two rungs later is none: the rung between has blocks of its own, which fit.
 TEST(Ladder, BlocksAreNeverLongerThanTheirCodecs) {
-  ThreadPool pool(1);
   LayerShape shape = test::shape(1, 1, 1, 16, Dtype::bf16);
   Pipeline pipeline;
   Rung long_blocks = rung(0, Pipeline{});
@@ -170,30 +165,30 @@ TEST(Ladder, BlocksAreNeverLongerThanTheirCodecs) {
   Rung shorter = rung(200, Pipeline{});
   shorter.keys = spec("low_rank", {{"rank", "4"}, {"block", "16"}});
   pipeline.ladder = {long_blocks, short_blocks, shorter};
-  CacheManager cache(pipeline, std::span(&shape, 1));
+  CacheManager cache(pipeline, std::span(&shape, 1), test::backend(1));
   for (const std::uint64_t tokens : {41U, 150U, 199U, 201U, 300U}) {
     const Data data(shape, tokens);
-    cache.prefill(0, data.prefill(), pool);
-    const Role& keys = cache.layer(0).keys();
-    for (const auto& segment : cache.layer(0).head(0, 0).keys) {
+    cache.prefill(0, data.prefill());
+    const Role& keys = cache.layer(0).layer().keys;
+    for (const auto& segment : cache.layer(0).head(0, 0).keys.segments) {
       if (!segment.encoded) continue;
-      EXPECT_LE(segment.tokens, keys.block_tokens(segment.rung)) << tokens;
+      EXPECT_LE(segment.tokens, keys.block_tokens[segment.rung]) << tokens;
     }
   }
 }
 
+// A layer has its share by what a token takes in it.
 TEST(Ladder, LayersShareASequencesBytes) {
   Pipeline pipeline;
   pipeline.ladder = {rung(0, kivi(0, 0, "8")), rung(0, kivi(0, 0, "2"))};
   pipeline.bytes_per_sequence = 60000;
   std::vector<LayerShape> layers{test::shape(1, 1, 1, 16), test::shape(1, 3, 3, 16)};
-  CacheManager cache(pipeline, layers);
-  ThreadPool pool(1);
+  CacheManager cache(pipeline, layers, test::backend());
   for (std::size_t i = 0; i < 2; ++i) {
     const Data data(layers[i], 600);
-    cache.prefill(i, data.prefill(), pool);  // 600 tokens x 4 heads x ~ 36 B: above 60,000 on the first rung
+    cache.prefill(i, data.prefill());  // 600 tokens x 4 heads x ~ 36 B: above 60,000 on the first rung
   }
-  for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(cache.layer(i).head(0, 0).keys.front().rung, 1) << i;
+  for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(cache.layer(i).head(0, 0).keys.segments.front().rung, 1) << i;
   EXPECT_LE(cache.bytes().total(), 60000U);
 }
 
@@ -201,19 +196,19 @@ TEST(Ladder, WhatIsNoLadderIsRefused) {
   const LayerShape shape = test::shape(1, 1, 1, 16);
   Pipeline late;
   late.ladder = {rung(5, kivi(0, 0))};
-  EXPECT_THROW(LayerCache(late, shape), InputError);
+  EXPECT_THROW(LayerCache(late, shape, test::memory()), InputError);
   Pipeline twice;
   twice.ladder = {rung(0, kivi(0, 0)), rung(0, kivi(0, 0))};
-  EXPECT_THROW(LayerCache(twice, shape), InputError);
+  EXPECT_THROW(LayerCache(twice, shape, test::memory()), InputError);
   Pipeline half;
   half.ladder = {rung(0, kivi(0, 0)), rung(9, kivi(0, 0))};
   half.ladder[1].keys.reset();
-  EXPECT_THROW(LayerCache(half, shape), InputError);
+  EXPECT_THROW(LayerCache(half, shape, test::memory()), InputError);
   Pipeline many;
   for (std::uint64_t i = 0; i <= most_rungs; ++i) many.ladder.push_back(rung(i, kivi(0, 0)));
-  EXPECT_THROW(LayerCache(many, shape), InputError);
+  EXPECT_THROW(LayerCache(many, shape, test::memory()), InputError);
   many.ladder.pop_back();
-  const LayerCache fine(many, shape);
+  const LayerCache fine(many, shape, test::memory());
 }
 
 TEST(Ladder, ARuleNamesTheRungOfALength) {

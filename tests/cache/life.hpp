@@ -2,6 +2,8 @@
 // several side by side, against a plain model that keeps all rows.
 #pragma once
 
+#include <functional>
+
 #include "tests/cache/growing.hpp"
 
 namespace kvlab::test {
@@ -14,16 +16,21 @@ class Life {
     for (std::uint32_t i = 0; i < shape.batch; ++i) given_[i] = {};
   }
 
-  void step(ThreadPool& pool) {
+  // What surrounds each append to a cache.
+  using Append = std::function<void()>;
+  std::function<void(CacheManager& cache, std::uint32_t sequence, std::uint64_t tokens, const Append& append)>
+      appending = [](CacheManager&, std::uint32_t, std::uint64_t, const Append& append) { append(); };
+
+  void step() {
     auto& engine = model_.engine();
     auto chosen = given_.begin();
     std::advance(chosen, static_cast<std::ptrdiff_t>(engine() % given_.size()));
     const std::uint32_t sequence = chosen->first;
     const std::uint64_t what = engine() % 20;
     if (what == 0) {
-      prefill(sequence, engine() % 400, pool);
+      prefill(sequence, engine() % 400);
     } else if (what < 14) {
-      append(sequence, what < 11 ? 1 + engine() % 4 : engine() % 150, pool);
+      append(sequence, what < 11 ? 1 + engine() % 4 : engine() % 150);
     } else if (what == 14 && given_.size() < 5) {
       const Given copy = chosen->second;
       std::uint32_t fork = 0;
@@ -40,7 +47,7 @@ class Life {
       for (auto* cache : caches_) added = cache->add();
       given_[added] = {};
     } else {
-      attend(sequence, pool);
+      attend(sequence);
     }
   }
 
@@ -58,7 +65,7 @@ class Life {
   }
 
  private:
-  void prefill(std::uint32_t sequence, std::uint64_t tokens, ThreadPool& pool) {
+  void prefill(std::uint32_t sequence, std::uint64_t tokens) {
     if (!pipeline_.select.empty() && tokens < 80) tokens = 0;  // a prefill refuses a budget below sinks and tail
     Given& given = given_[sequence];
     given = {};
@@ -70,18 +77,20 @@ class Life {
     std::iota(positions.begin(), positions.end(), static_cast<std::uint32_t>(tokens - observed));
     const Prefill input{
         tokens, tensor(keys, shape_, tokens, 16), tensor(values, shape_, tokens, 16), {queries.data(), positions}};
-    for (auto* cache : caches_) cache->prefill(0, sequence, input, pool);
+    for (auto* cache : caches_) cache->prefill(0, sequence, input);
   }
 
   // Where a sequence's budget is used up, in one cache or all, it is cleared.
-  void append(std::uint32_t sequence, std::uint64_t tokens, ThreadPool& pool) {
+  void append(std::uint32_t sequence, std::uint64_t tokens) {
     Given& given = given_[sequence];
     const auto keys = model_.draw(tokens, 16, given.keys);
     const auto values = model_.draw(tokens, 16, given.values);
     try {
       for (auto* cache : caches_) {
-        cache->append(0, std::span(&sequence, 1), tokens, tensor(keys, shape_, tokens, 16),
-                      tensor(values, shape_, tokens, 16), pool);
+        appending(*cache, sequence, tokens, [&] {
+          cache->append(0, std::span(&sequence, 1), tokens, tensor(keys, shape_, tokens, 16),
+                        tensor(values, shape_, tokens, 16));
+        });
       }
     } catch (const BudgetError&) {
       ASSERT_GT(pipeline_.bytes_per_sequence, 0U);
@@ -90,7 +99,7 @@ class Life {
     }
   }
 
-  void attend(std::uint32_t sequence, ThreadPool& pool) {
+  void attend(std::uint32_t sequence) {
     const std::uint64_t tokens = caches_.front()->layer(0).tokens(sequence);
     std::vector<std::uint32_t> positions;  // the last few tokens' own, and one after all
     for (std::uint64_t back = std::min<std::uint64_t>(2, tokens); back-- > 0;) {
@@ -100,7 +109,7 @@ class Life {
     const std::vector<float> queries = model_.queries(positions.size());
     std::vector<float> out(4 * positions.size() * 16);
     for (auto* cache : caches_) {
-      cache->attend(0, std::span(&sequence, 1), queries.data(), positions, out.data(), pool);
+      cache->attend(0, std::span(&sequence, 1), queries.data(), positions, out.data());
       // Values that cancel leave little to be relative to.
       ASSERT_LT(test::relative(out, reference(cache->layer(0), sequence, queries, positions)), 1e-3);
     }

@@ -52,11 +52,11 @@ std::vector<std::uint32_t> alive(const Head& head) {
 }
 
 // Appends a token; `given` gets its rows.
-void append_one(CacheManager& cache, const LayerShape& shape, Model& model, Given& given, ThreadPool& pool) {
+void append_one(CacheManager& cache, const LayerShape& shape, Model& model, Given& given) {
   const std::uint32_t sequence = 0;
   const auto keys = model.draw(1, 16, given.keys);
   const auto values = model.draw(1, 16, given.values);
-  cache.append(0, std::span(&sequence, 1), 1, tensor(keys, shape, 1, 16), tensor(values, shape, 1, 16), pool);
+  cache.append(0, std::span(&sequence, 1), 1, tensor(keys, shape, 1, 16), tensor(values, shape, 1, 16));
 }
 
 // One token at a time, against the same written out: at each eviction all present tokens are scored together.
@@ -65,19 +65,19 @@ TEST(Scope, ScoresOfAllPresentTokensAreTakenAnewAtEachEviction) {
   constexpr std::size_t tail = 5;
   constexpr std::size_t budget = 60;
   constexpr std::size_t step = 128;  // what a raw cache evicts at a time
-  ThreadPool pool(1);
+  Backend& backend = test::backend(1);
   LayerShape shape = test::shape(1, 1, 1, 16, Dtype::f32);
   Pipeline pipeline;
   pipeline.sinks = sinks;
   pipeline.tail = tail;
   pipeline.select = {{keydiff(), {budget, 1}}};
-  CacheManager cache(pipeline, std::span(&shape, 1), {.decodes = true});
+  CacheManager cache(pipeline, std::span(&shape, 1), backend, {.decodes = true});
   Model model(shape, 3);
   Given given;
   std::vector<std::uint32_t> expected;
   int evictions = 0;
   for (std::uint32_t token = 0; token < 900; ++token) {
-    append_one(cache, shape, model, given, pool);
+    append_one(cache, shape, model, given);
     expected.push_back(token);
     if (expected.size() >= budget + step) {
       std::vector<std::vector<float>> keys;
@@ -95,30 +95,28 @@ TEST(Scope, ScoresOfAllPresentTokensAreTakenAnewAtEachEviction) {
 
 // Where older tokens are in blocks, the scores are of their decoded rows: those of a cache that evicts nothing.
 TEST(Scope, RowsOfBlocksAreReadAsTheyDecode) {
-  ThreadPool pool(1);
+  Backend& backend = test::backend(1);
   LayerShape shape = test::shape(1, 1, 1, 16, Dtype::bf16);
   const Pipeline all = kivi(1, 10, "2");
   Pipeline evicting = all;
   evicting.select = {{keydiff(), {70, 1}}};
-  CacheManager cache(evicting, std::span(&shape, 1), {.decodes = true});
-  CacheManager whole(all, std::span(&shape, 1), {.decodes = true});
+  CacheManager cache(evicting, std::span(&shape, 1), backend, {.decodes = true});
+  CacheManager whole(all, std::span(&shape, 1), backend, {.decodes = true});
   Model model(shape, 4);
   Model same(shape, 4);
   Given given;
   std::vector<std::uint32_t> present;
   do {
     present.push_back(static_cast<std::uint32_t>(present.size()));
-    append_one(cache, shape, model, given, pool);
-    append_one(whole, shape, same, given, pool);
+    append_one(cache, shape, model, given);
+    append_one(whole, shape, same, given);
   } while (cache.layer(0).head(0, 0).kept() == present.size());
   const Head& head = whole.layer(0).head(0, 0);
-  ASSERT_TRUE(head.keys[1].encoded);
-  Workspace workspace;
+  ASSERT_TRUE(head.keys.segments[1].encoded);
   std::vector<std::vector<float>> rows;
-  for (const auto& segment : head.keys) {
+  for (const auto& segment : head.keys.segments) {
     std::vector<float> decoded(segment.tokens * 16);
-    LayerCache::decode(whole.layer(0).keys(), head, 0, segment, segment.first, segment.tokens, decoded.data(),
-                       workspace);
+    backend.read(whole.layer(0).layer().keys, 0, segment, head.positions.view(), 0, segment.tokens, decoded.data());
     for (auto row = decoded.begin(); row != decoded.end(); row += 16) rows.emplace_back(row, row + 16);
   }
   EXPECT_EQ(alive(cache.layer(0).head(0, 0)), chosen(present, keydiff_scores(rows), 1, 10, 70));
@@ -126,7 +124,7 @@ TEST(Scope, RowsOfBlocksAreReadAsTheyDecode) {
 
 // Observed queries choose among the tokens of the prefill; what comes later stays, and other selectors go on.
 TEST(Scope, ObservedQueriesChooseInThePrefillAlone) {
-  ThreadPool pool(1);
+  Backend& backend = test::backend(1);
   const LayerShape shape = test::shape(1, 1, 2, 16, Dtype::f32);
   const Data data(shape, 200);
   Pipeline pipeline;
@@ -134,13 +132,13 @@ TEST(Scope, ObservedQueriesChooseInThePrefillAlone) {
   pipeline.select = {{spec("attention_score"), {std::nullopt, 0.25}}};
   for (const std::uint64_t window : {std::uint64_t{0}, std::uint64_t{100}}) {
     if (window > 0) pipeline.select.push_back({spec("sliding_window"), {window, 1}});
-    CacheManager cache(pipeline, std::span(&shape, 1), {.decodes = true});
-    cache.prefill(0, 0, data.prefill(), pool);
+    CacheManager cache(pipeline, std::span(&shape, 1), backend, {.decodes = true});
+    cache.prefill(0, 0, data.prefill());
     const auto of_prefill = alive(cache.layer(0).head(0, 0));
     ASSERT_EQ(of_prefill.size(), 50U);
     Model model(shape, 5);
     Given given;
-    for (std::uint32_t i = 0; i < 400; ++i) append_one(cache, shape, model, given, pool);
+    for (std::uint32_t i = 0; i < 400; ++i) append_one(cache, shape, model, given);
     const auto now = alive(cache.layer(0).head(0, 0));
     if (window == 0) {
       std::vector<std::uint32_t> expected = of_prefill;

@@ -17,14 +17,14 @@ using namespace test;
 
 // Thousands of steps of prefill, append, attend, fork, clear, remove and add, drawn at random.
 TEST(Grow, RandomStepsHoldAgainstAPlainModel) {
-  ThreadPool pool(2);
+  Backend& backend = test::backend(2);
   for (const auto& [name, pipeline] : pipelines()) {
     SCOPED_TRACE(name);
     LayerShape shape = test::shape(2, 2, 4, 16, Dtype::bf16);
-    CacheManager cache(pipeline, std::span(&shape, 1), {.decodes = true});
+    CacheManager cache(pipeline, std::span(&shape, 1), backend, {.decodes = true});
     Life life(pipeline, shape, {&cache}, 11);
     for (int step = 0; step < 1500; ++step) {
-      life.step(pool);
+      life.step();
       ASSERT_FALSE(testing::Test::HasFatalFailure()) << "step " << step;
       ASSERT_EQ(cache.bytes().total(), cache.requested_bytes()) << "step " << step;
       if (step % 10 == 0) life.expect_all_hold(cache);
@@ -39,11 +39,11 @@ TEST(Grow, AWindowHoldsItsSizeOverManyTokens) {
 #else
   constexpr std::uint64_t tokens = 100000;
 #endif
-  ThreadPool pool(1);
+  Backend& backend = test::backend(1);
   LayerShape shape = test::shape(1, 1, 1, 16, Dtype::bf16);
   Pipeline window = kivi(4, 32);
   window.select = {{spec("sliding_window"), {512, 1}}};
-  CacheManager cache(window, std::span(&shape, 1), {.decodes = true});
+  CacheManager cache(window, std::span(&shape, 1), backend, {.decodes = true});
   Model model(shape, 9);
   Given given;
   const auto keys = model.draw(64, 16, given.keys);
@@ -57,7 +57,7 @@ TEST(Grow, AWindowHoldsItsSizeOverManyTokens) {
       one.base = rows.data() + token % 64 * 32;
       return one;
     };
-    cache.append(0, std::span(&sequence, 1), 1, from(keys), from(values), pool);
+    cache.append(0, std::span(&sequence, 1), 1, from(keys), from(values));
     if (token == 2000) warm = cache.reserved_bytes();
     ASSERT_LE(cache.reserved_bytes(), token > 2000 ? warm + warm / 4 : UINT64_MAX) << token;
     if (token % 97 != 0) continue;
@@ -82,7 +82,7 @@ TEST(Grow, AMillionTokensAreAttendedToAlike) {
   constexpr std::uint64_t tokens = std::uint64_t{1} << 20;
 #endif
   constexpr std::uint64_t step = 4096;
-  ThreadPool pool(2);
+  Backend& backend = test::backend(2);
   LayerShape shape = test::shape(1, 1, 4, 16, Dtype::bf16);
   Pipeline pipeline;
   pipeline.keys = spec("quantize");
@@ -97,32 +97,31 @@ TEST(Grow, AMillionTokensAreAttendedToAlike) {
     keys.insert(keys.end(), pattern_keys.begin(), pattern_keys.end());
     values.insert(values.end(), pattern_values.begin(), pattern_values.end());
   }
-  CacheManager grown(pipeline, std::span(&shape, 1));
-  CacheManager once(pipeline, std::span(&shape, 1));
+  CacheManager grown(pipeline, std::span(&shape, 1), backend);
+  CacheManager once(pipeline, std::span(&shape, 1), backend);
   const std::uint32_t sequence = 0;
   for (std::uint64_t done = 0; done < tokens; done += step) {
-    grown.append(0, std::span(&sequence, 1), step, tensor(keys, shape, step, 16), tensor(values, shape, step, 16),
-                 pool);
+    grown.append(0, std::span(&sequence, 1), step, tensor(keys, shape, step, 16), tensor(values, shape, step, 16));
   }
-  once.prefill(0, {64, tensor(keys, shape, 64, 16), tensor(values, shape, 64, 16), {}}, pool);
+  once.prefill(0, {64, tensor(keys, shape, 64, 16), tensor(values, shape, 64, 16), {}});
   EXPECT_EQ(grown.layer(0).tokens(0), tokens);
   EXPECT_EQ(grown.bytes().total(), tokens * (16 + 2 + 8 + 4));
   const std::vector<float> queries = model.queries(1);
   std::vector<float> out(4 * 16);
   const std::vector<std::uint32_t> last{static_cast<std::uint32_t>(tokens - 1)};
-  grown.attend(0, std::span(&sequence, 1), queries.data(), last, out.data(), pool);
+  grown.attend(0, std::span(&sequence, 1), queries.data(), last, out.data());
   const auto expected = reference(once.layer(0), 0, queries, {63});
   EXPECT_LT(test::relative(out, expected), test::attention_tolerance);
 }
 
 // Of many tokens with norms of their own the largest stay, whatever was evicted before.
 TEST(Grow, AScoredBudgetKeepsTheHighest) {
-  ThreadPool pool(1);
+  Backend& backend = test::backend(1);
   LayerShape shape = test::shape(1, 1, 1, 16, Dtype::f32);
   for (const bool coded : {false, true}) {
     Pipeline pipeline = coded ? kivi(0, 0, "8") : Pipeline{};
     pipeline.select = {{spec("magnitude", {{"of", "keys"}}), {64, 1}}};
-    CacheManager cache(pipeline, std::span(&shape, 1), {.decodes = true});
+    CacheManager cache(pipeline, std::span(&shape, 1), backend, {.decodes = true});
     std::vector<std::uint32_t> norms(3000);
     std::iota(norms.begin(), norms.end(), 1U);
     std::mt19937_64 engine(4);
@@ -131,7 +130,7 @@ TEST(Grow, AScoredBudgetKeepsTheHighest) {
     for (std::uint32_t token = 0; token < norms.size(); ++token) {
       std::vector<float> row(16, static_cast<float>(norms[token]));
       const KvTensor one{row.data(), 16, 16, 16};
-      cache.append(0, std::span(&sequence, 1), 1, one, one, pool);
+      cache.append(0, std::span(&sequence, 1), 1, one, one);
     }
     const Head& head = cache.layer(0).head(0, 0);
     std::vector<std::uint32_t> positions;
@@ -143,7 +142,7 @@ TEST(Grow, AScoredBudgetKeepsTheHighest) {
     EXPECT_EQ(high, 64U);  // the 64 largest of all are among what is left
     if (coded) {
       std::uint64_t blocks = 0;
-      for (const auto& segment : head.keys) blocks += segment.encoded ? 1 : 0;
+      for (const auto& segment : head.keys.segments) blocks += segment.encoded ? 1 : 0;
       EXPECT_LT(head.positions.tokens(), 2 * positions.size() + 64);  // at most half of a cell is dead
       EXPECT_GT(blocks, 0U);
     }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <random>
 
+#include "core/base/memory.hpp"
 #include "tests/support/support.hpp"
 
 namespace kvlab {
@@ -41,12 +42,11 @@ double error_at_rank(const std::vector<float>& rows, std::uint32_t channels, std
   data.set_keys(rows);
   Pipeline pipeline;
   pipeline.keys = test::spec("low_rank", {{"rank", std::to_string(rank)}, {"factor_dtype", factor_dtype}});
-  LayerCache cache(pipeline, shape);
-  ThreadPool pool(1);
-  cache.prefill(data.prefill(), pool);
+  LayerCache cache(pipeline, shape, test::memory(1));
+  cache.prefill(data.prefill());
   std::vector<float> decoded(rows.size());
   std::vector<float> values(rows.size());
-  cache.decompress(decoded.data(), values.data(), pool);
+  cache.decompress(decoded.data(), values.data());
   return test::relative(decoded, rows);
 }
 

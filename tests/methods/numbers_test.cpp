@@ -23,20 +23,18 @@ struct RoundTrip {
 };
 
 RoundTrip round_trip(const MethodSpec& codec, const Data& data) {
-  ThreadPool pool(2);
   Pipeline pipeline;
   pipeline.keys = codec;
-  LayerCache cache(pipeline, data.shape);
-  cache.prefill(data.prefill(), pool);
+  LayerCache cache(pipeline, data.shape, test::memory());
+  cache.prefill(data.prefill());
   RoundTrip result{std::vector<float>(data.keys.size()), cache.bytes()};
   result.bytes.uncompressed = 0;  // V
-  Workspace workspace;
   for (std::uint64_t index = 0; index < data.shape.heads(); ++index) {
     const auto kv_head = static_cast<std::uint32_t>(index % data.shape.kv_heads);
     const Head& head = cache.head(index / data.shape.kv_heads, kv_head);
-    for (const auto& segment : head.keys) {
+    for (const auto& segment : head.keys.segments) {
       float* rows = result.rows.data() + (index * data.tokens + segment.first) * data.shape.head_dim_keys;
-      LayerCache::decode(cache.keys(), head, kv_head, segment, segment.first, segment.tokens, rows, workspace);
+      cache.backend().read(cache.layer().keys, kv_head, segment, head.positions.view(), 0, segment.tokens, rows);
     }
   }
   return result;
@@ -82,7 +80,6 @@ TEST(Numbers, QuantizedBytes) {
 
 // KIVI at 2 bits, groups of 32, the last R tokens of K and V raw: compression of the whole cache.
 TEST(Numbers, KiviBytes) {
-  ThreadPool pool(1);
   const auto ratio = [&](std::uint64_t tokens, std::uint64_t tail) {
     const Data data(shape(1, 1, 1, 128, Dtype::f16), tokens, 0);
     Pipeline pipeline;
@@ -90,8 +87,8 @@ TEST(Numbers, KiviBytes) {
     pipeline.keys =
         spec("quantize", {{"bits", "2"}, {"symmetric", "false"}, {"scales", "per_channel"}, {"group", "32"}});
     pipeline.values = spec("quantize", {{"bits", "2"}, {"symmetric", "false"}, {"group", "32"}});
-    LayerCache cache(pipeline, data.shape);
-    cache.prefill(data.prefill(), pool);
+    LayerCache cache(pipeline, data.shape, test::memory());
+    cache.prefill(data.prefill());
     return static_cast<double>(2 * 2 * 128 * tokens) / static_cast<double>(cache.bytes().total());
   };
   EXPECT_NEAR(ratio(4096, 128), 4.697, 5e-4);
@@ -201,15 +198,12 @@ TEST(Numbers, ZerosConstantsAndHugeValuesDecodeFinite) {
 // Which tokens a selector keeps.
 std::vector<std::uint32_t> kept_by(const MethodSpec& selector, const Data& data, std::uint64_t budget,
                                    std::uint32_t kv_head = 0) {
-  ThreadPool pool(1);
   Pipeline pipeline;
   pipeline.select = {{selector, {budget, 1}}};
-  LayerCache cache(pipeline, data.shape);
-  cache.prefill(data.prefill(), pool);
+  LayerCache cache(pipeline, data.shape, test::memory());
+  cache.prefill(data.prefill());
   std::vector<std::uint32_t> kept;
-  std::vector<std::uint32_t> scratch;
-  const Positions& positions = cache.head(0, kv_head).positions;
-  for (std::uint64_t i = 0; i < positions.tokens(); ++i) kept.push_back(positions.range(i, 1, scratch).first);
+  cache.head(0, kv_head).positions.write_out(kept);
   return kept;
 }
 

@@ -29,15 +29,13 @@ Input input_of(const Data& data) { return {data.shape, data.prefill(), data.judg
 
 std::vector<float> decoded(const LayerCache& cache, std::uint64_t tokens, bool values) {
   const LayerShape& shape = cache.shape();
-  const Role& role = values ? cache.values() : cache.keys();
+  const Role& role = values ? cache.layer().values : cache.layer().keys;
   std::vector<float> rows(shape.heads() * tokens * role.channels);
-  Workspace workspace;
   for (std::uint64_t index = 0; index < shape.heads(); ++index) {
     const auto kv_head = static_cast<std::uint32_t>(index % shape.kv_heads);
     const Head& head = cache.head(index / shape.kv_heads, kv_head);
-    for (const auto& segment : values ? head.values : head.keys) {
-      LayerCache::decode(role, head, kv_head, segment, segment.first, segment.tokens,
-                         rows.data() + (index * tokens + segment.first) * role.channels, workspace);
+    for (const auto& segment : values ? head.values.segments : head.keys.segments) {
+      cache.backend().read(role, kv_head, segment, head.positions.view(), 0, segment.tokens, rows.data() + (index * tokens + segment.first) * role.channels);
     }
   }
   return rows;
@@ -93,17 +91,16 @@ void compare(const Input& input, const std::string& method, const Parameters& pa
   const LayerShape& shape = input.shape;
   const std::uint64_t tokens = input.prefill.tokens;
   const std::uint64_t queries = input.judged.positions.size();
-  ThreadPool pool(1);
   Pipeline pipeline;
   pipeline.keys = pipeline.values = test::spec(method, parameters);
   std::vector<double> expected;
   for (const Isa isa : all_isas) {
     if (!has_isa(isa)) continue;
     const test::ForcedIsa forced(isa);
-    LayerCache cache(pipeline, shape);
-    cache.prefill(input.prefill, pool);
+    LayerCache cache(pipeline, shape, test::memory());
+    cache.prefill(input.prefill);
     std::vector<float> got(shape.batch * shape.query_heads * queries * shape.head_dim_values);
-    cache.attend(input.judged, got.data(), pool);
+    cache.attend(input.judged, got.data());
     if (expected.empty()) {  // what is decoded does not depend on the instruction set
       const std::vector<float> keys = decoded(cache, tokens, false);
       const std::vector<float> values = decoded(cache, tokens, true);
@@ -239,10 +236,9 @@ TEST(Precision, OutliersAmongValues) {
 void compare_trace(const char* name) {
   const Node tree =
       parse_yaml_value(std::string("{trace: ") + KVLAB_SOURCE_DIR "/configs/traces/" + name + "}", "the test");
-  ThreadPool pool(1);
   // Resolved twice, as a runner and its worker do.
   const Json checked = resolve_workload(tree, "the workload", "")->portable();
-  const Workload workload = resolve_workload(to_node(checked, "the workload"), "the workload", "", true)->load(1, pool);
+  const Workload workload = resolve_workload(to_node(checked, "the workload"), "the workload", "", true)->load(1, test::backend());
   for (const float gain : {1.0F, 30.0F}) {
     Worst worst;
     for (const auto& layer : workload.layers) {
@@ -304,12 +300,11 @@ TEST(Precision, SmallAndLargeNumbersCountAsTheyDecode) {
 
 // Encodes and decodes; whether it was refused, by name.
 bool refused(const Data& data, const std::string& method, const Parameters& parameters) {
-  ThreadPool pool(1);
   Pipeline pipeline;
   pipeline.keys = test::spec(method, parameters);
-  LayerCache cache(pipeline, data.shape);
+  LayerCache cache(pipeline, data.shape, test::memory());
   try {
-    cache.prefill(data.prefill(), pool);
+    cache.prefill(data.prefill());
   } catch (const MethodError& error) {
     EXPECT_EQ(error.status, KVLAB_UNSUPPORTED);
     EXPECT_NE(std::string(error.what()).find(method + ": numbers near the largest of f32"), std::string::npos)
@@ -383,13 +378,12 @@ TEST(Precision, QueriesBeyondF32AreErrors) {
         for (std::size_t i = 0; i < data.judged_rows.size(); ++i) {
           if (bad == largest || i % 64 == 3) data.judged_rows[i] = std::copysign(bad, data.judged_rows[i]);
         }
-        ThreadPool pool(1);
         Pipeline pipeline;
         pipeline.keys = pipeline.values = test::spec("quantize", parameters);
-        LayerCache cache(pipeline, data.shape);
-        cache.prefill(data.prefill(), pool);
+        LayerCache cache(pipeline, data.shape, test::memory());
+        cache.prefill(data.prefill());
         std::vector<float> out(data.judged_rows.size());
-        const auto attend = [&] { cache.attend(data.judged(), out.data(), pool); };
+        const auto attend = [&] { cache.attend(data.judged(), out.data()); };
         if (bad == largest) {
           EXPECT_THROW(attend(), MethodError) << text_of("quantize", parameters) << ' ' << name_of(isa);
         } else {  // the cache does not ask the method

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/base/memory.hpp"
 #include "tests/support/support.hpp"
 
 namespace kvlab {

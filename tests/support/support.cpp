@@ -4,9 +4,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <random>
 #include <stdexcept>
+#include <string_view>
+
+#include "core/backend/cpu/cpu_backend.hpp"
+#include "tests/support/guarded.hpp"
 
 namespace kvlab::test {
 namespace {
@@ -38,6 +43,21 @@ const Registry& registry() {
   static const Registry all(plugin_search_path({std::filesystem::path(KVLAB_BINARY_DIR) / "methods"}));
   return all;
 }
+
+Backend& backend(std::size_t threads) {
+  static std::map<std::size_t, std::unique_ptr<Backend>> all;
+  auto& own = all[threads];
+  if (own != nullptr) return *own;
+  const char* name = std::getenv("KVLAB_TEST_BACKEND");
+  if (name != nullptr && std::string_view(name) == "guarded") {
+    own = std::make_unique<GuardedBackend>(threads);
+  } else {
+    own = std::make_unique<CpuBackend>(threads);
+  }
+  return *own;
+}
+
+std::shared_ptr<CacheMemory> memory(std::size_t threads) { return std::make_shared<CacheMemory>(backend(threads)); }
 
 MethodSpec spec(const std::string& id, const std::vector<std::pair<std::string, std::string>>& parameters) {
   const Method* method = registry().find(id);

@@ -11,13 +11,19 @@
 #include <utility>
 #include <vector>
 
-#include "core/cache/cache.hpp"
+#include "core/cache/layer_cache.hpp"
 #include "core/registry/registry.hpp"
 
 namespace kvlab::test {
 
 // methods/ of this build, with KVLAB_PLUGIN_PATH before it.
 const Registry& registry();
+
+// Where caches of tests live, with that many threads; it lasts. The CPU's, or where the environment's
+// KVLAB_TEST_BACKEND is "guarded", guarded.hpp's.
+Backend& backend(std::size_t threads = 2);
+// A layer's own memory there.
+std::shared_ptr<CacheMemory> memory(std::size_t threads = 2);
 
 // A step of a pipeline: defaults, with these parameters set, each as YAML spells it.
 MethodSpec spec(const std::string& id, const std::vector<std::pair<std::string, std::string>>& parameters = {});

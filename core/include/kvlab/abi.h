@@ -42,7 +42,7 @@ extern "C" {
 #endif
 
 #define KVLAB_ABI_MAGIC 0x3142414c564bULL /* "KVLAB1" read as little-endian bytes */
-#define KVLAB_ABI_VERSION 4u
+#define KVLAB_ABI_VERSION 5u
 #define KVLAB_PLUGIN_SYMBOL "kvlab_plugin"
 #define KVLAB_EXPORT __attribute__((visibility("default")))
 
@@ -141,6 +141,12 @@ typedef struct kvlab_rows {
   uint64_t ahead_size;
 } kvlab_rows;
 
+/* Instruction sets, each with those before it (kvlab/isa.hpp). */
+#define KVLAB_ISA_SCALAR 0u
+#define KVLAB_ISA_AVX2 1u
+#define KVLAB_ISA_AVX512 2u
+#define KVLAB_ISA_AVX512VNNI 3u
+
 /* What the host offers to a plugin. Valid for the life of the process. Its kernels are those of the core, for the
  * instruction set of this machine. */
 typedef struct kvlab_host {
@@ -154,6 +160,9 @@ typedef struct kvlab_host {
                uint64_t sum_stride);
   void (*log)(uint32_t level, const char* text); /* 0 debug, 1 info, 2 warning, 3 error; any thread */
   const void* make_codec;                        /* reserved: a codec by name, for wrappers such as a rotation */
+  uint32_t isa; /* KVLAB_ISA_*: what a method's own kernels may use, and at most: the machine has it, and where the host
+                   wants another set, the baseline of a benchmark, it says so here */
+  uint32_t reserved;
 } kvlab_host;
 
 /* ---- data in calls --------------------------------------------------------------------------------------------- */

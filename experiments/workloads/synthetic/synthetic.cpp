@@ -79,7 +79,7 @@ class SyntheticSource : public WorkloadSource {
   [[nodiscard]] Json portable() const override { return effective_; }
   [[nodiscard]] std::string identity() const override { return generator_->name + " " + generator_->version; }
 
-  [[nodiscard]] Workload load(std::uint64_t seed, ThreadPool& pool) const override {
+  [[nodiscard]] Workload load(std::uint64_t seed, Backend& backend) const override {
     Workload workload;
     std::vector<std::uint32_t> before(shape_.observed);
     std::vector<std::uint32_t> after(shape_.judged);
@@ -92,14 +92,14 @@ class SyntheticSource : public WorkloadSource {
     const auto observed = workload.keep(std::move(before));
     const auto judged = workload.keep(std::move(after));
     for (std::uint32_t layer = 0; layer < shape_.layers; ++layer) {
-      draw_layer(workload, layer, seed, observed, judged, pool);
+      draw_layer(workload, layer, seed, observed, judged, backend);
     }
     return workload;
   }
 
  private:
   void draw_layer(Workload& workload, std::uint32_t number, std::uint64_t seed, std::span<const std::uint32_t> observed,
-                  std::span<const std::uint32_t> judged, ThreadPool& pool) const {
+                  std::span<const std::uint32_t> judged, Backend& backend) const {
     WorkloadLayer layer;
     layer.shape.layer = number;
     layer.shape.batch = shape_.batch;
@@ -121,8 +121,8 @@ class SyntheticSource : public WorkloadSource {
     const std::uint64_t judged_size = judged.size() * group_queries;
     auto* observed_rows = workload.allocate<float>(layer.shape.heads() * observed_size);
     auto* judged_rows = workload.allocate<float>(layer.shape.heads() * judged_size);
-    std::vector<Buffer> scratch(pool.threads());
-    pool.parallel_for(layer.shape.heads(), [&](std::size_t index, std::size_t thread) {
+    std::vector<Buffer> scratch(backend.threads());
+    backend.each(layer.shape.heads(), [&](std::size_t index, std::size_t thread) {
       // Tokens beyond the prefill are drawn too: a shorter prefill of a workload sees the same first tokens.
       const std::uint64_t drawn = drawn_tokens_ * shape_.head_dim;
       float* rows = scratch[thread].ensure<float>(2 * drawn);

@@ -80,7 +80,7 @@ class TraceSource : public WorkloadSource {
     return described;
   }
 
-  [[nodiscard]] Workload load(std::uint64_t seed, ThreadPool& /*pool*/) const override {
+  [[nodiscard]] Workload load(std::uint64_t seed, Backend& /*backend*/) const override {
     const h5::Object file = h5::open_file(path_);
     const Trace trace(file);
     Workload workload;

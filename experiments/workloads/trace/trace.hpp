@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "core/cache/layer.hpp"
+#include "core/pipeline/layer_shape.hpp"
 #include "results/hdf5.hpp"
 
 namespace kvlab {

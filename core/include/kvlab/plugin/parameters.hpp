@@ -36,7 +36,7 @@ template <class Number>
 Range(Number, Number) -> Range<Number>;
 
 template <class Method, class Member>
-struct Parameter {
+struct Declared {
   Member Method::* member;
   kvlab_parameter declared;
 };
@@ -54,8 +54,8 @@ constexpr kvlab_parameter declare(kvlab_parameter_type type, const char* name, c
 }  // namespace detail
 
 template <class Method, class Member>
-constexpr Parameter<Method, Member> integer(Member Method::* member, const char* name, std::int64_t default_value,
-                                            Range<int> range, const char* unit, const char* meaning) {
+constexpr Declared<Method, Member> integer(Member Method::* member, const char* name, std::int64_t default_value,
+                                           Range<int> range, const char* unit, const char* meaning) {
   kvlab_parameter declared = detail::declare(KVLAB_INT, name, unit, meaning);
   declared.default_value.i = default_value;
   declared.minimum.i = range.minimum;
@@ -65,9 +65,9 @@ constexpr Parameter<Method, Member> integer(Member Method::* member, const char*
 
 // One of the integers in an array of static storage.
 template <class Method, class Member, std::size_t count>
-constexpr Parameter<Method, Member> integer(Member Method::* member, const char* name, std::int64_t default_value,
-                                            const std::array<std::int64_t, count>& allowed, const char* unit,
-                                            const char* meaning) {
+constexpr Declared<Method, Member> integer(Member Method::* member, const char* name, std::int64_t default_value,
+                                           const std::array<std::int64_t, count>& allowed, const char* unit,
+                                           const char* meaning) {
   kvlab_parameter declared = detail::declare(KVLAB_INT, name, unit, meaning);
   declared.default_value.i = default_value;
   declared.minimum.i = allowed.front();
@@ -78,8 +78,8 @@ constexpr Parameter<Method, Member> integer(Member Method::* member, const char*
 }
 
 template <class Method>
-constexpr Parameter<Method, double> real(double Method::* member, const char* name, double default_value,
-                                         Range<double> range, const char* unit, const char* meaning) {
+constexpr Declared<Method, double> real(double Method::* member, const char* name, double default_value,
+                                        Range<double> range, const char* unit, const char* meaning) {
   kvlab_parameter declared = detail::declare(KVLAB_FLOAT, name, unit, meaning);
   declared.default_value.f = default_value;
   declared.minimum.f = range.minimum;
@@ -88,8 +88,8 @@ constexpr Parameter<Method, double> real(double Method::* member, const char* na
 }
 
 template <class Method>
-constexpr Parameter<Method, bool> flag(bool Method::* member, const char* name, bool default_value,
-                                       const char* meaning) {
+constexpr Declared<Method, bool> flag(bool Method::* member, const char* name, bool default_value,
+                                      const char* meaning) {
   kvlab_parameter declared = detail::declare(KVLAB_BOOL, name, "", meaning);
   declared.default_value.i = default_value ? 1 : 0;
   return {member, declared};
@@ -97,8 +97,8 @@ constexpr Parameter<Method, bool> flag(bool Method::* member, const char* name, 
 
 // An enum whose enumerators are numbered from 0 in the order of `names`, an array of static storage.
 template <class Method, class Enum, std::size_t count>
-constexpr Parameter<Method, Enum> choice(Enum Method::* member, const char* name, Enum default_value,
-                                         const std::array<const char*, count>& names, const char* meaning) {
+constexpr Declared<Method, Enum> choice(Enum Method::* member, const char* name, Enum default_value,
+                                        const std::array<const char*, count>& names, const char* meaning) {
   kvlab_parameter declared = detail::declare(KVLAB_CHOICE, name, "", meaning);
   declared.default_value.i = static_cast<std::int64_t>(default_value);
   declared.choices = names.data();
@@ -126,7 +126,7 @@ inline constexpr auto parameter_table = std::apply(
     parameter_tuple<Method>);
 
 template <class Method, class Member>
-void assign(Method& method, const Parameter<Method, Member>& parameter, const kvlab_value& value) {
+void assign(Method& method, const Declared<Method, Member>& parameter, const kvlab_value& value) {
   if (parameter.declared.type == KVLAB_FLOAT) {
     method.*parameter.member = static_cast<Member>(value.f);
   } else {
