@@ -1,8 +1,9 @@
 // What bookkeeping asks of a backend: batches of independent tasks over plain descriptors. Whoever makes them decides
 // what stands where, and touches none of it; only a backend reads and writes its memory.
 //
-// Of the works of one run the checks come first, then the moves and uploads, in their order; then copies, scores, encodes
-// and gathers, all in one batch: none of them reads what another of the same run writes. What a task gives (scores, blocks, refusals) is there after the backend's next synchronize().
+// Of the works of one run the checks come first, then the moves and uploads, in their order; then copies, scores,
+// encodes and gathers, all in one batch: none of them reads what another of the same run writes. What a task gives
+// (scores, blocks, refusals) is there after the backend's next synchronize().
 #pragma once
 
 #include <cstddef>
@@ -29,12 +30,12 @@ struct TokenRows {
 
 // Rows that a task reads, of one role of one head: `count` from `first` on, or those that are picked.
 struct Source {
-  TokenRows rows;                     // raw ones, in the role's dtype
-  const Segment* block = nullptr;     // else: a block's
-  PositionsView positions;            // of the block's tokens: those from `slot` on
+  TokenRows rows;                  // raw ones, in the role's dtype
+  const Segment* block = nullptr;  // else: a block's
+  PositionsView positions;         // of the block's tokens: those from `slot` on
   std::uint64_t slot = 0;
   std::uint32_t kv_head = 0;
-  std::uint64_t first = 0;            // of the rows, or of the block's tokens
+  std::uint64_t first = 0;  // of the rows, or of the block's tokens
   std::uint64_t count = 0;
   const std::uint32_t* picked = nullptr;  // host memory, [count], ascending; they take the place of first
 };
@@ -94,14 +95,15 @@ struct GatherTask {
   Segment made;
 };
 
-// A selector's scores of `tokens` tokens. `out` is host memory.
+// A selector's scores of `tokens` tokens.
 struct ScoreTask {
   const SelectorInstance* selector = nullptr;
   const LayerShape* shape = nullptr;
   Dtype dtype = Dtype::f32;  // of the rows that it gets; those of blocks are f32
   std::uint32_t sequence = 0;
   std::uint32_t kv_head = 0;
-  const std::uint32_t* positions = nullptr;  // host memory, [tokens], ascending
+  const std::uint32_t* positions = nullptr;  // host memory, [tokens], ascending; null: neighbours
+  std::uint32_t first_position = 0;          // then: of the first
   std::uint64_t tokens = 0;
   const Role* keys_role = nullptr;
   const Role* values_role = nullptr;
@@ -110,7 +112,8 @@ struct ScoreTask {
   Origin keys_origin;
   Origin values_origin;
   kvlab_queries observed{};
-  float* out = nullptr;
+  float* out = nullptr;     // host memory
+  float* stored = nullptr;  // backend memory; one of the two may be null
 };
 
 struct Work {
@@ -157,9 +160,9 @@ struct AttendTask {
   std::span<const Segment> keys;
   std::span<const Segment> values;
   PositionsView positions;
-  const float* queries = nullptr;                   // [rows, head_dim_keys]
-  std::uint64_t rows = 0;                           // query i is at position query_positions[i % size]
-  std::span<const std::uint32_t> query_positions;   // ascending
+  const float* queries = nullptr;                  // [rows, head_dim_keys]
+  std::uint64_t rows = 0;                          // query i is at position query_positions[i % size]
+  std::span<const std::uint32_t> query_positions;  // ascending
   std::uint64_t part = 0;
   std::uint64_t parts = 1;  // of this head, next to each other in the batch
   float* out = nullptr;     // [rows, head_dim_values], 0 where nothing was attended to
@@ -178,8 +181,8 @@ struct ExpandTask {
   std::uint32_t kv_head = 0;
   std::span<const Segment> segments;
   PositionsView positions;
-  std::byte* out = nullptr;   // [positions, channels]
-  std::uint64_t length = 0;   // positions
+  std::byte* out = nullptr;  // [positions, channels]
+  std::uint64_t length = 0;  // positions
 };
 
 }  // namespace kvlab

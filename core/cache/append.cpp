@@ -7,9 +7,10 @@ namespace kvlab {
 
 // ---- raw chunks ----------------------------------------------------------------------------------------------------
 
-// Only what was laid out for blocks of another size does not.
-bool RoleGrowth::stays(const Segment& segment, const ChunkPlace& chunk) const {
-  return segment.first == chunk.first && segment.room == chunk.room && segment.tokens <= chunk.tokens;
+// It can be grown where it is.
+bool RoleGrowth::stands(const Segment& segment, const ChunkPlace& chunk) {
+  return segment.first == chunk.first && segment.room == chunk.room &&
+         (segment.tokens == chunk.tokens || (segment.tokens < chunk.tokens && segment.piece.use_count() == 1));
 }
 
 void RoleGrowth::plan(const LayoutRule& rule, const Role& role, const RoleState& state, std::uint64_t total,
@@ -21,43 +22,38 @@ void RoleGrowth::plan(const LayoutRule& rule, const Role& role, const RoleState&
   growth_layout(rule, state.cut, is_open ? segments.back().first : before_, before_ + count, total, layout_);
   kept_ = segments.size();
   while (kept_ > 0 && segments[kept_ - 1].first >= layout_.chunks.front().first) --kept_;
+  standing_ = 0;
+  while (standing_ < layout_.chunks.size() && kept_ + standing_ < segments.size() &&
+         stands(segments[kept_ + standing_], layout_.chunks[standing_])) {
+    ++standing_;
+  }
   bytes_ = 0;
   for (const auto& block : layout_.blocks) bytes_ += bytes_of(role, block);
-  std::size_t next = kept_;
-  for (const auto& chunk : layout_.chunks) {
-    while (next < segments.size() && segments[next].first < chunk.first) ++next;
-    const bool is_there = next < segments.size() && stays(segments[next], chunk);
-    const bool is_written = !is_there || (segments[next].tokens < chunk.tokens && segments[next].piece.use_count() > 1);
-    if (is_written) bytes_ += bytes_of(role, chunk);
-  }
+  for (std::size_t i = standing_; i < layout_.chunks.size(); ++i) bytes_ += bytes_of(role, layout_.chunks[i]);
 }
 
 void RoleGrowth::grow(const TokenRows& rows, Arena& arena, Promise& promise, Work& work, RoleState& state) {
   rows_ = rows;
   auto& segments = state.segments;
-  old_.assign(std::make_move_iterator(segments.begin() + static_cast<std::ptrdiff_t>(kept_)),
-              std::make_move_iterator(segments.end()));
-  segments.resize(kept_);
-  const std::uint64_t row = role_->row_bytes();
-  auto old = old_.begin();
-  for (const auto& chunk : layout_.chunks) {
-    while (old != old_.end() && old->first < chunk.first) ++old;
-    const bool is_there = old != old_.end() && stays(*old, chunk);
-    const std::uint64_t end = chunk.first + chunk.tokens;
-    if (is_there && (old->tokens == chunk.tokens || old->piece.use_count() == 1)) {
-      segments.push_back(std::move(*old));
-      Segment& segment = segments.back();
-      if (segment.tokens == chunk.tokens) continue;
-      copy(segment.end(), end, segment.piece->data() + segment.size, work);
-      segment.tokens = chunk.tokens;
-      segment.size = chunk.tokens * row;
-      segment.bytes.uncompressed = segment.size;
-      segment.piece->use(segment.size);
-    } else {
-      segments.push_back(open_chunk(*role_, chunk, arena, promise));
-      copy(chunk.first, end, segments.back().piece->data(), work);
-    }
+  for (std::size_t i = 0; i < standing_; ++i) extend(segments[kept_ + i], layout_.chunks[i], work);
+  if (standing_ == layout_.chunks.size()) return;
+  const auto first_old = segments.begin() + static_cast<std::ptrdiff_t>(kept_ + standing_);
+  old_.assign(std::make_move_iterator(first_old), std::make_move_iterator(segments.end()));
+  segments.erase(first_old, segments.end());
+  for (std::size_t i = standing_; i < layout_.chunks.size(); ++i) {
+    const ChunkPlace& chunk = layout_.chunks[i];
+    segments.push_back(open_chunk(*role_, chunk, arena, promise));
+    copy(chunk.first, chunk.first + chunk.tokens, segments.back().piece->data(), work);
   }
+}
+
+void RoleGrowth::extend(Segment& segment, const ChunkPlace& chunk, Work& work) const {
+  if (segment.tokens == chunk.tokens) return;
+  copy(segment.end(), chunk.first + chunk.tokens, segment.piece->data() + segment.size, work);
+  segment.tokens = chunk.tokens;
+  segment.size = chunk.tokens * role_->row_bytes();
+  segment.bytes.uncompressed = segment.size;
+  segment.piece->use(segment.size);
 }
 
 // Rows of the slots [first, end): of what stood there, then of the new tokens.
@@ -82,6 +78,36 @@ void RoleGrowth::copy(std::uint64_t first, std::uint64_t end, std::byte* to, Wor
 
 // ---- a head --------------------------------------------------------------------------------------------------------
 
+namespace {
+
+// Scores of the new tokens, for eviction.
+void ask_scores(const HeadCall& call, const NewTokens& tokens, const SelectorInstance& selector, float* to,
+                Work& work) {
+  const auto source = [&](bool reads, const TokenRows& rows) {
+    if (!reads) return Sources{};
+    Source all;
+    all.rows = rows;
+    all.count = tokens.count;
+    work.sources.push_back(all);
+    return Sources{work.sources.size() - 1, 1};
+  };
+  ScoreTask task;
+  task.selector = &selector;
+  task.dtype = call.layer.shape.dtype;
+  task.sequence = call.sequence;
+  task.kv_head = call.kv_head;
+  task.first_position = tokens.position;
+  task.tokens = tokens.count;
+  task.keys_role = &call.layer.keys;
+  task.values_role = &call.layer.values;
+  task.keys = source((selector.reads() & KVLAB_READS_KEYS) != 0, tokens.keys);
+  task.values = source((selector.reads() & KVLAB_READS_VALUES) != 0, tokens.values);
+  task.stored = to;
+  work.scores.push_back(task);
+}
+
+}  // namespace
+
 void HeadGrowth::plan(const HeadCall& call, std::uint64_t count) {
   const Layer& layer = call.layer;
   keys.plan(layer.layout_rule(layer.keys, call.rule), layer.keys, call.head.keys, call.total, count);
@@ -101,6 +127,12 @@ void HeadGrowth::grow(const HeadCall& call, const NewTokens& tokens, Arena& aren
   head.positions.append(tokens.position, tokens.count, arena, promise, work);
   keys.grow(tokens.keys, arena, promise, work, head.keys);
   values.grow(tokens.values, arena, promise, work, head.values);
+  for (std::size_t step = 0; step < call.layer.selectors.size(); ++step) {
+    const SelectorInstance& selector = call.layer.selectors[step];
+    if (!selector.keeps_scores()) continue;
+    BackendArray<float>& scores = head.scores[step];
+    ask_scores(call, tokens, selector, scores.open(scores.size(), tokens.count, arena, promise, work), work);
+  }
 }
 
 // ---- encoding ------------------------------------------------------------------------------------------------------
@@ -129,8 +161,8 @@ void Encoder::start(const HeadCall& call, const Role& role, std::uint8_t rung, s
   const std::uint64_t tokens = from.back().end() - from.front().first;
   std::vector<std::uint32_t> positions;
   const std::uint32_t first = head.positions.slice(from.front().first, tokens, positions);
-  auto encoding = std::make_shared<Encoding>(role, call.kv_head, rung, from, std::move(positions), first,
-                                             std::move(promise));
+  auto encoding =
+      std::make_shared<Encoding>(role, call.kv_head, rung, from, std::move(positions), first, std::move(promise));
   for (auto& segment : from) {
     segment.encoding = encoding.get();
     segment.room = segment.tokens;  // nothing is added to what is encoded

@@ -32,16 +32,18 @@ class RoleGrowth {
   void release() { old_.clear(); }
 
  private:
-  [[nodiscard]] bool stays(const Segment& segment, const ChunkPlace& chunk) const;
+  [[nodiscard]] static bool stands(const Segment& segment, const ChunkPlace& chunk);
+  void extend(Segment& segment, const ChunkPlace& chunk, Work& work) const;
   void copy(std::uint64_t first, std::uint64_t end, std::byte* to, Work& work) const;
 
   const Role* role_ = nullptr;
   Layout layout_;
   std::uint64_t bytes_ = 0;
-  std::uint64_t before_ = 0;      // slots without the new ones
-  std::size_t kept_ = 0;          // segments before the first chunk
+  std::uint64_t before_ = 0;  // slots without the new ones
+  std::size_t kept_ = 0;      // segments before the first chunk
+  std::size_t standing_ = 0;  // chunks, from the first on, that are grown where they are; the others are made anew
   TokenRows rows_;
-  std::vector<Segment> old_;      // those that the chunks take the place of, until their rows are copied
+  std::vector<Segment> old_;  // those that the chunks take the place of, until their rows are copied
 };
 
 // One head's: positions and both roles.

@@ -7,17 +7,6 @@
 namespace kvlab {
 namespace {
 
-// Tokens above the budget at which a head evicts: a block.
-std::uint64_t eviction_step(const Layer& layer) {
-  std::uint64_t step = 1;
-  for (const std::uint32_t which : both_roles) {
-    const Role& role = layer.role(which);
-    if (!role.coded()) step = std::max(step, std::uint64_t{128});
-    for (const std::uint64_t block : role.block_tokens) step = std::max(step, block);
-  }
-  return step;
-}
-
 // Sinks and tail stay whatever the budget: a short sequence may have one below them.
 std::uint64_t of_budget(const Pipeline& pipeline, std::size_t step, std::uint64_t present) {
   return std::max(pipeline.select[step].budget.of(present), std::min(present, pipeline.sinks + pipeline.tail));
@@ -103,7 +92,7 @@ bool is_above_budget(const Layer& layer, std::uint64_t kept, std::uint64_t seen)
   for (std::size_t step = 0; step < layer.selectors.size(); ++step) {
     if (layer.selectors[step].scope() != KVLAB_SCOPE_OBSERVED) budget = of_budget(layer.pipeline, step, budget);
   }
-  return kept >= budget + eviction_step(layer);
+  return kept >= budget + layer.eviction_step;
 }
 
 // Blocks gathered at their bounds, raw rows laid out anew, positions and scores written anew.

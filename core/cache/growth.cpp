@@ -93,7 +93,6 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t 
                            static_cast<std::uint32_t>(call.total - tokens), tokens});
   }
   try {
-    score_new(calls, new_tokens_, promise);
     grow(calls, new_tokens_, promise);
     evict(calls, memory_->arena, promise, memory_->backend);
     promise = Promise();
@@ -118,7 +117,7 @@ void LayerCache::run_work() {
 }
 
 std::vector<HeadCall> LayerCache::calls(std::span<const std::uint32_t> sequences, std::uint64_t more,
-                                       std::span<const std::uint8_t> rungs) {
+                                        std::span<const std::uint8_t> rungs) {
   std::vector<HeadCall> calls;
   calls.reserve(sequences.size() * layer_.shape.kv_heads);
   for (std::size_t i = 0; i < sequences.size(); ++i) {
@@ -155,54 +154,6 @@ std::uint64_t LayerCache::append_bytes(std::span<const std::uint32_t> sequences,
   for (const std::uint32_t id : sequences) rungs.push_back(append_rung(id, tokens));
   std::vector<HeadGrowth> plans;
   return plan_growth(self.calls(sequences, tokens, rungs), tokens, plans);
-}
-
-// Scores of the new tokens, by each selector whose scores are kept, for eviction.
-void LayerCache::score_new(std::span<const HeadCall> calls, std::span<const NewTokens> rows, Promise& promise) {
-  const auto keeps = [](const SelectorInstance& selector) { return selector.keeps_scores(); };
-  if (std::none_of(layer_.selectors.begin(), layer_.selectors.end(), keeps)) return;
-  const std::uint64_t tokens = rows.front().count;
-  std::vector<float> scores(calls.size() * tokens);
-  std::vector<std::uint32_t> positions(calls.size() * tokens);
-  for (std::size_t i = 0; i < calls.size(); ++i) {
-    std::iota(positions.begin() + static_cast<std::ptrdiff_t>(i * tokens),
-              positions.begin() + static_cast<std::ptrdiff_t>((i + 1) * tokens), rows[i].position);
-  }
-  for (std::size_t step = 0; step < layer_.selectors.size(); ++step) {
-    const SelectorInstance& selector = layer_.selectors[step];
-    if (!selector.keeps_scores()) continue;
-    work_.clear();
-    for (std::size_t i = 0; i < calls.size(); ++i) {
-      ScoreTask task;
-      task.selector = &selector;
-      task.dtype = layer_.shape.dtype;
-      task.sequence = calls[i].sequence;
-      task.kv_head = calls[i].kv_head;
-      task.positions = positions.data() + i * tokens;
-      task.tokens = tokens;
-      task.keys_role = &layer_.keys;
-      task.values_role = &layer_.values;
-      const auto add = [&](const TokenRows& own) {
-        Source source;
-        source.rows = own;
-        source.count = tokens;
-        work_.sources.push_back(source);
-        return Sources{work_.sources.size() - 1, 1};
-      };
-      if ((selector.reads() & KVLAB_READS_KEYS) != 0) task.keys = add(rows[i].keys);
-      if ((selector.reads() & KVLAB_READS_VALUES) != 0) task.values = add(rows[i].values);
-      task.out = scores.data() + i * tokens;
-      work_.scores.push_back(task);
-    }
-    run_work();
-    work_.clear();
-    for (std::size_t i = 0; i < calls.size(); ++i) {
-      calls[i].head.scores.resize(layer_.selectors.size());
-      BackendArray<float>& all = calls[i].head.scores[step];
-      all.write(all.size(), std::span<const float>(scores).subspan(i * tokens, tokens), memory_->arena, promise, work_);
-    }
-    run_work();
-  }
 }
 
 void LayerCache::grow(std::span<const HeadCall> calls, std::span<const NewTokens> rows, Promise& promise) {

@@ -269,18 +269,17 @@ void HeadEviction::rebuild_role(std::uint32_t which, Arena& arena, Promise& prom
   };
   // Raw tokens behind the cut are laid out anew, so that the next block is cut where it would be.
   const std::uint64_t start = std::max(state.cut, call_.layer.pipeline.sinks);
-  const auto tail = std::find_if(segments.begin(), segments.end(), [&](const Segment& s) {
-    return role.coded() && !s.encoded && s.first >= start;
-  });
+  const auto tail = std::find_if(segments.begin(), segments.end(),
+                                 [&](const Segment& s) { return role.coded() && !s.encoded && s.first >= start; });
   for (auto segment = segments.begin(); segment != tail; ++segment) {
     const std::uint64_t removed = count(segment->first, segment->end(), Slot::removed);
     if (removed == segment->tokens && segment->tokens > 0) continue;
     if (removed == 0) {
       put(*segment);
     } else if (segment->encoded) {
-      put(std::move(std::find_if(gathered_.begin(), gathered_.end(),
-                                 [&](const Gathered& g) { return g.which == which && g.first == segment->first; })
-                        ->left));
+      put(std::move(std::find_if(gathered_.begin(), gathered_.end(), [&](const Gathered& g) {
+                      return g.which == which && g.first == segment->first;
+                    })->left));
     } else {
       const std::uint64_t tokens = segment->tokens - removed;
       const ChunkPlace chunk{next, tokens, tokens};

@@ -12,20 +12,21 @@ namespace kvlab {
 
 class HeadEviction {
  public:
-  explicit HeadEviction(const HeadCall& call)
-      : call_(call), seen_(call.total - call.head.unobserved) {}
+  explicit HeadEviction(const HeadCall& call) : call_(call), seen_(call.total - call.head.unobserved) {}
 
   [[nodiscard]] Head& head() const { return call_.head; }
   [[nodiscard]] std::uint64_t seen() const { return seen_; }
 
-  // ---- choosing: once begin(), then ask_scores() and choose() for each selector --------------------------------------
+  // ---- choosing: once begin(), then ask_scores() and choose() for each selector
+  // --------------------------------------
 
   void begin();
   void ask_scores(std::size_t step, Backend& backend, Work& work);
   // The highest scores, `budget` of them at the most.
   void choose(std::uint64_t budget);
 
-  // ---- removing ------------------------------------------------------------------------------------------------------
+  // ---- removing
+  // ------------------------------------------------------------------------------------------------------
 
   // Raw tokens go at once, those that some codec holds are dead at first.
   void mark();
@@ -61,7 +62,7 @@ class HeadEviction {
                  Promise& promise, Work& work, std::vector<Segment>& made);
 
   HeadCall call_;
-  std::uint64_t seen_;  // that budgets are of; after each selector those that it left
+  std::uint64_t seen_;                    // that budgets are of; after each selector those that it left
   std::vector<std::uint32_t> positions_;  // of the slots
   std::vector<std::uint32_t> kept_;       // slots
   std::vector<std::uint32_t> stay_;       // of those, by index

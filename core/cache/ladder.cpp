@@ -40,8 +40,9 @@ std::uint8_t LayerCache::first_that_fits(std::uint8_t from, const std::string& w
     if (bytes_on(rung) <= layer_.pipeline.bytes_per_sequence) return rung;
   }
   throw BudgetError(what + " would take up to " + std::to_string(bytes_on(last)) + " bytes of layer " +
-                    std::to_string(layer_.shape.layer) + (last > 0 ? " with the last codec of the ladder" : "") + "; the layer's share of " +
-                    "bytes_per_sequence is " + std::to_string(layer_.pipeline.bytes_per_sequence));
+                    std::to_string(layer_.shape.layer) + (last > 0 ? " with the last codec of the ladder" : "") +
+                    "; the layer's share of " + "bytes_per_sequence is " +
+                    std::to_string(layer_.pipeline.bytes_per_sequence));
 }
 
 std::uint8_t LayerCache::prefill_rung(std::uint64_t tokens) const {
@@ -56,7 +57,7 @@ std::uint8_t LayerCache::prefill_rung(std::uint64_t tokens) const {
   }
   return first_that_fits(0, "a prefill of " + std::to_string(tokens) + " tokens", [&](std::uint8_t rung) {
     return layer_.shape.kv_heads * (positions + role_bytes_on(layer_.pipeline, layer_.keys, rung, cut, kept) +
-                              role_bytes_on(layer_.pipeline, layer_.values, rung, cut, kept));
+                                    role_bytes_on(layer_.pipeline, layer_.values, rung, cut, kept));
   });
 }
 
@@ -78,8 +79,10 @@ std::uint8_t LayerCache::append_rung(std::uint64_t id, std::uint64_t tokens) con
       for (const auto& scores : head.scores) bytes += (scores.size() + more) * sizeof(float);
       // Eviction leaves blocks that are not whole: on the rung that it is on a head has what it has.
       const bool is_on = rung == sequence.rung && !head.stale;
-      bytes += role_bytes_on(layer_.pipeline, layer_.keys, rung, head.keys.cut, slots, is_on ? encoded_bytes(head.keys.segments) : 0) +
-               role_bytes_on(layer_.pipeline, layer_.values, rung, head.values.cut, slots, is_on ? encoded_bytes(head.values.segments) : 0);
+      bytes += role_bytes_on(layer_.pipeline, layer_.keys, rung, head.keys.cut, slots,
+                             is_on ? encoded_bytes(head.keys.segments) : 0) +
+               role_bytes_on(layer_.pipeline, layer_.values, rung, head.values.cut, slots,
+                             is_on ? encoded_bytes(head.values.segments) : 0);
     }
     return bytes;
   });

@@ -26,11 +26,12 @@ struct Layer {
 
   LayerShape shape;
   Pipeline pipeline;
-  std::vector<RungRule> rules;               // per rung that a sequence is on
+  std::vector<RungRule> rules;              // per rung that a sequence is on
   std::vector<SelectorInstance> selectors;  // one per step of the pipeline
   Role keys;
   Role values;
-  bool decodes;  // tokens will be appended
+  bool decodes;                 // tokens will be appended
+  std::uint64_t eviction_step;  // a head evicts once it keeps so many tokens above its budget: a block of each codec
 };
 
 // A head's rows in a caller's tensor.
@@ -43,10 +44,10 @@ inline constexpr std::array both_roles{KVLAB_ROLE_KEYS, KVLAB_ROLE_VALUES};
 // One head in a call.
 struct HeadCall {
   const Layer& layer;
-  const RungRule& rule;    // of its sequence's rung
+  const RungRule& rule;  // of its sequence's rung
   std::uint32_t sequence;
   std::uint32_t kv_head;
-  std::uint64_t total;     // tokens that the sequence was given, those of the call included
+  std::uint64_t total;  // tokens that the sequence was given, those of the call included
   Head& head;
 };
 

@@ -62,8 +62,8 @@ std::uint32_t LayerCache::fork(std::uint64_t sequence) {
 const Head& LayerCache::head(std::uint64_t sequence, std::uint32_t kv_head) const {
   const auto& heads = at(sequence).heads;
   if (kv_head >= heads.size()) {
-    throw InputError(of_layer(layer_.shape.layer) + "there is no KV head " + std::to_string(kv_head) + "; valid: 0 .. " +
-                     std::to_string(heads.size() - 1));
+    throw InputError(of_layer(layer_.shape.layer) + "there is no KV head " + std::to_string(kv_head) +
+                     "; valid: 0 .. " + std::to_string(heads.size() - 1));
   }
   return heads[kv_head];
 }
@@ -131,9 +131,9 @@ void LayerCache::count_rungs(std::uint64_t sequence, std::uint32_t kv_head, std:
   own.positions.write_out(positions);
   for (const Segment& segment : own.of(which).segments) {
     const auto first = positions.begin() + static_cast<std::ptrdiff_t>(segment.first);
-    tokens[segment.encoded ? std::size_t{segment.rung} + 1 : 0] += static_cast<std::uint64_t>(
-        std::count_if(first, first + static_cast<std::ptrdiff_t>(segment.tokens),
-                      [](std::uint32_t position) { return position < evicted; }));
+    tokens[segment.encoded ? std::size_t{segment.rung} + 1 : 0] +=
+        static_cast<std::uint64_t>(std::count_if(first, first + static_cast<std::ptrdiff_t>(segment.tokens),
+                                                 [](std::uint32_t position) { return position < evicted; }));
   }
 }
 

@@ -10,19 +10,19 @@
 // Sequences are slots, numbered from 0; at first there are shape.batch empty ones. A fork shares the pieces of memory
 // of its origin until one of the two writes into them; what is shared is counted once.
 //
-// With a ladder, what codec a block gets is a matter of the sequence's length, or bytes: core/pipeline/ladder.hpp. Where
-// the pipeline is `async`, append() leaves blocks to a background thread and goes on with the raw rows. A later
+// With a ladder, what codec a block gets is a matter of the sequence's length, or bytes: core/pipeline/ladder.hpp.
+// Where the pipeline is `async`, append() leaves blocks to a background thread and goes on with the raw rows. A later
 // append() of the sequence puts the block in their place; after flush() all is as if it had been encoded at once, to
 // the bit.
 //
 // Threads: one call at a time on an object, and on all that share its memory; each call spreads its heads over the
-// backend's threads. Errors: InputError for what the caller got wrong (shapes, sequences, pointers, strides, positions, a NaN or an
-// infinity among keys, values or queries), BudgetError where the memory's budget or a sequence's is used up,
-// MethodError for a method that fails, std::bad_alloc. After InputError all is as before the call, after BudgetError
-// from append() too. Two cases are otherwise: after an InputError for a number that is not finite among a prefill's
-// keys and values, which are looked at as they are read, and after any other error from append() or prefill(), the
-// sequences of the call are empty; after one from flush() those that it is of. Tokens that are dropped unread are not
-// looked at.
+// backend's threads. Errors: InputError for what the caller got wrong (shapes, sequences, pointers, strides, positions,
+// a NaN or an infinity among keys, values or queries), BudgetError where the memory's budget or a sequence's is used
+// up, MethodError for a method that fails, std::bad_alloc. After InputError all is as before the call, after
+// BudgetError from append() too. Two cases are otherwise: after an InputError for a number that is not finite among a
+// prefill's keys and values, which are looked at as they are read, and after any other error from append() or
+// prefill(), the sequences of the call are empty; after one from flush() those that it is of. Tokens that are dropped
+// unread are not looked at.
 #pragma once
 
 #include <functional>
@@ -104,9 +104,9 @@ class LayerCache {
   [[nodiscard]] std::uint64_t requested_bytes() const { return memory_->arena.requested(); }  // asked of the allocator
   [[nodiscard]] std::uint64_t reserved_bytes() const { return memory_->arena.reserved(); }    // held by it
 
-  // What an append of so many tokens to each of these sequences may take of the budget before it gives any back, padding
-  // included; what it takes is never more. It is less by what codecs leave of their bounds and, where heads evict, by what
-  // of them stays as it is.
+  // What an append of so many tokens to each of these sequences may take of the budget before it gives any back,
+  // padding included; what it takes is never more. It is less by what codecs leave of their bounds and, where heads
+  // evict, by what of them stays as it is.
   [[nodiscard]] std::uint64_t append_bytes(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const;
 
   // ---- for looking inside (rows.hpp reads rows) --------------------------------------------------------------------
@@ -118,8 +118,8 @@ class LayerCache {
   [[nodiscard]] std::uint64_t kept(std::uint64_t sequence, std::uint32_t kv_head) const {
     return head(sequence, kv_head).kept();
   }
-  // Adds the kept tokens of one role (KVLAB_ROLE_KEYS, _VALUES) of a head: raw ones to [0], those in blocks of a rung to
-  // [1 + rung].
+  // Adds the kept tokens of one role (KVLAB_ROLE_KEYS, _VALUES) of a head: raw ones to [0], those in blocks of a rung
+  // to [1 + rung].
   void count_rungs(std::uint64_t sequence, std::uint32_t kv_head, std::uint32_t which,
                    std::span<std::uint64_t> tokens) const;
 
@@ -145,8 +145,8 @@ class LayerCache {
   // `rungs`: that the sequences are to be on; empty: those that they are on.
   [[nodiscard]] std::vector<HeadCall> calls(std::span<const std::uint32_t> sequences, std::uint64_t more,
                                             std::span<const std::uint8_t> rungs = {});
-  std::uint64_t plan_growth(std::span<const HeadCall> calls, std::uint64_t tokens, std::vector<HeadGrowth>& plans) const;
-  void score_new(std::span<const HeadCall> calls, std::span<const NewTokens> rows, Promise& promise);
+  std::uint64_t plan_growth(std::span<const HeadCall> calls, std::uint64_t tokens,
+                            std::vector<HeadGrowth>& plans) const;
   void grow(std::span<const HeadCall> calls, std::span<const NewTokens> rows, Promise& promise);
   void recode(std::span<const std::uint32_t> sequences);
   void hold_budgets(std::span<const std::uint32_t> sequences);

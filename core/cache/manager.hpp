@@ -31,8 +31,8 @@ struct CacheOptions {
 
 class CacheManager {
  public:
-  // The layers' batch is how many empty sequences there are at first, the same in all. `backend`: where the cache lives;
-  // it outlives this.
+  // The layers' batch is how many empty sequences there are at first, the same in all. `backend`: where the cache
+  // lives; it outlives this.
   CacheManager(const Pipeline& pipeline, std::span<const LayerShape> layers, Backend& backend,
                const CacheOptions& options = {});
 
@@ -66,9 +66,7 @@ class CacheManager {
               std::span<const std::uint32_t> positions, float* out) {
     this->layer(layer).attend(sequences, queries, positions, out);
   }
-  void decompress(std::size_t layer, void* keys, void* values) {
-    this->layer(layer).decompress(keys, values);
-  }
+  void decompress(std::size_t layer, void* keys, void* values) { this->layer(layer).decompress(keys, values); }
 
   // ---- memory ------------------------------------------------------------------------------------------------------
 

@@ -105,9 +105,9 @@ class Prefilling {
     const QueryTensor& given = input_.observed;
     const std::uint64_t stride = given.count() * shape.head_dim_keys;
     kvlab_queries queries{};
-    queries.base = given.base + (std::uint64_t{head.sequence} * shape.query_heads +
-                                 std::uint64_t{head.kv_head} * shape.group()) *
-                                    stride;
+    queries.base =
+        given.base +
+        (std::uint64_t{head.sequence} * shape.query_heads + std::uint64_t{head.kv_head} * shape.group()) * stride;
     queries.heads = shape.group();
     queries.count = given.count();
     queries.channels = shape.head_dim_keys;

@@ -24,9 +24,10 @@ class BackendArray {
   // Padded bytes that writing at that size takes of the arena: 0 where there is room and nobody shares it.
   [[nodiscard]] std::uint64_t needs(std::uint64_t size) const { return is_roomy(size) ? 0 : Arena::padded(room(size)); }
 
-  // These values from `first` on, and no more after them. What is before stays; this object's own from then on.
-  void write(std::uint64_t first, std::span<const T> values, Arena& arena, Promise& promise, Work& work) {
-    const std::uint64_t size = first + values.size();
+  // Place for `count` values from `first` on, and no more after them; they are still to be written there. What is
+  // before stays; this object's own from then on. Backend memory.
+  T* open(std::uint64_t first, std::uint64_t count, Arena& arena, Promise& promise, Work& work) {
+    const std::uint64_t size = first + count;
     if (is_roomy(size)) {
       piece_->use(size * sizeof(T));
     } else {
@@ -38,7 +39,12 @@ class BackendArray {
       piece_ = std::move(larger);
     }
     size_ = size;
-    if (!values.empty()) work.upload(values, piece_->data() + first * sizeof(T));
+    return reinterpret_cast<T*>(piece_->data()) + first;
+  }
+
+  void write(std::uint64_t first, std::span<const T> values, Arena& arena, Promise& promise, Work& work) {
+    T* to = open(first, values.size(), arena, promise, work);
+    if (!values.empty()) work.upload(values, reinterpret_cast<std::byte*>(to));
   }
 
  private:

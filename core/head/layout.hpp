@@ -9,7 +9,8 @@
 // - Of a role with codecs the first S slots (sinks) and the last `tail` ones stay raw.
 // - A block is cut as soon as `tail` slots lie behind it. Its codec is that of the rung that the sequence is on then.
 // - The end of a prefill leaves a short block before its tail; cutting starts again behind it.
-// - Raw chunks hold at most 256 rows and end where blocks are cut, so that encoding frees whole chunks and moves no row.
+// - Raw chunks hold at most 256 rows and end where blocks are cut, so that encoding frees whole chunks and moves no
+// row.
 #pragma once
 
 #include <cstdint>
@@ -52,9 +53,9 @@ struct Layout {
 Layout prefill_layout(const LayoutRule& rule, std::uint64_t slots, std::uint64_t total);
 
 // What a growing role comes to, of which all before `cut` stays: the blocks that are due, now that there are `slots`
-// slots of `total` tokens that the sequence was given; and raw chunks for all slots from `open` on, where the last chunk
-// begins, or, where blocks are due, from the cut on: the blocks are made of the chunks in their places.
-// It is written to `layout`, whose memory is used again: this is asked for each head at each token.
+// slots of `total` tokens that the sequence was given; and raw chunks for all slots from `open` on, where the last
+// chunk begins, or, where blocks are due, from the cut on: the blocks are made of the chunks in their places. It is
+// written to `layout`, whose memory is used again: this is asked for each head at each token.
 void growth_layout(const LayoutRule& rule, std::uint64_t cut, std::uint64_t open, std::uint64_t slots,
                    std::uint64_t total, Layout& layout);
 

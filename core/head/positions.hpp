@@ -1,6 +1,6 @@
 // The positions of the tokens in one head's slots. The words that a backend reads (core/backend/positions_view.hpp) are
-// the cache's memory: they are counted. Beside them the host keeps the runs of neighbours, for its bookkeeping: like the
-// table of segments they are not counted.
+// the cache's memory: they are counted. Beside them the host keeps the runs of neighbours, for its bookkeeping: like
+// the table of segments they are not counted.
 #pragma once
 
 #include <cstdint>

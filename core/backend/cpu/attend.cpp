@@ -159,8 +159,8 @@ void look_ahead(const Role& role, const Tiles& tiles, const void*& ahead, std::u
 
 kvlab_block HeadAttention::block_of_tile(const Role& role, const Tile& tile, const Tiles& tiles) const {
   const Segment& segment = *tile.segment;
-  kvlab_block block = block_of(task_.kv_head, segment,
-                               task_.positions.range(segment.first, segment.tokens, workspace_.positions));
+  kvlab_block block =
+      block_of(task_.kv_head, segment, task_.positions.range(segment.first, segment.tokens, workspace_.positions));
   const void* ahead = nullptr;
   look_ahead(role, tiles, ahead, block.ahead_size);
   block.ahead = static_cast<const std::uint8_t*>(ahead);

@@ -36,8 +36,7 @@ void decode(const Role& role, std::uint32_t kv_head, const Segment& segment, con
     to_f32(role.dtype, segment.data + first * role.row_bytes(), rows, count * role.channels);
     return;
   }
-  const kvlab_block block =
-      block_of(kv_head, segment, positions.range(slot, segment.tokens, workspace.positions));
+  const kvlab_block block = block_of(kv_head, segment, positions.range(slot, segment.tokens, workspace.positions));
   decode_block(role, segment, block, first, count, rows, workspace);
 }
 

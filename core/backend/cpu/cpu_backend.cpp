@@ -45,39 +45,41 @@ void run_gather(Work& work, std::size_t i, Arena& arena) {
 }
 void run_check(Work& work, std::size_t i, Arena& /*arena*/) { cpu::check(work.checks[i]); }
 
+// The tasks of some works: where all is small each is run as it comes, else all together by run().
 class Turns {
  public:
-  explicit Turns(std::size_t threads) : threads_(threads) {}
+  Turns(ThreadPool& pool, bool small, Arena& arena) : pool_(pool), small_(small), arena_(arena) {}
 
   void add(std::span<Work* const> works, std::size_t (*count)(const Work&), void (*take)(Work&, std::size_t, Arena&)) {
     constexpr std::size_t per_thread = 16;
     constexpr std::size_t most_at_once = 16;
     std::size_t all = 0;
     for (const Work* work : works) all += count(*work);
-    const std::size_t at_once = std::clamp<std::size_t>(all / (per_thread * threads_), 1, most_at_once);
+    const std::size_t at_once =
+        small_ ? all : std::clamp<std::size_t>(all / (per_thread * pool_.threads()), 1, most_at_once);
     for (Work* work : works) {
       const std::size_t size = count(*work);
       for (std::size_t first = 0; first < size; first += at_once) {
-        turns_.push_back({take, work, first, std::min(size, first + at_once)});
+        const Turn turn{take, work, first, std::min(size, first + at_once)};
+        small_ ? run(turn) : turns_.push_back(turn);
       }
     }
   }
 
-  void take_all(ThreadPool& pool, bool is_small, Arena& arena) {
-    const auto take = [&](std::size_t i, std::size_t /*thread*/) {
-      const Turn& turn = turns_[i];
-      for (std::size_t task = turn.first; task < turn.end; ++task) turn.take(*turn.work, task, arena);
-    };
-    if (is_small) {
-      for (std::size_t i = 0; i < turns_.size(); ++i) take(i, 0);
-    } else if (!turns_.empty()) {
-      pool.parallel_for(turns_.size(), take);
-    }
+  void run() {
+    if (turns_.empty()) return;
+    pool_.parallel_for(turns_.size(), [&](std::size_t i, std::size_t /*thread*/) { run(turns_[i]); });
     turns_.clear();
   }
 
  private:
-  std::size_t threads_;
+  void run(const Turn& turn) {
+    for (std::size_t task = turn.first; task < turn.end; ++task) turn.take(*turn.work, task, arena_);
+  }
+
+  ThreadPool& pool_;
+  bool small_;
+  Arena& arena_;
   std::vector<Turn> turns_;
 };
 
@@ -89,10 +91,9 @@ cpu::Workspace& cpu::workspace() {
 }
 
 void CpuBackend::run(std::span<Work* const> works, Arena& arena) {
-  const bool small = is_small(works);
-  Turns turns(threads());
+  Turns turns(pool_, is_small(works), arena);
   turns.add(works, [](const Work& work) { return work.checks.size(); }, run_check);
-  turns.take_all(pool_, small, arena);
+  turns.run();
   for (const Work* work : works) {
     for (const auto& move : work->moves) std::memcpy(move.to, move.from, move.bytes);
     for (const auto& upload : work->uploads) std::memcpy(upload.to, work->staged.data() + upload.offset, upload.bytes);
@@ -101,7 +102,7 @@ void CpuBackend::run(std::span<Work* const> works, Arena& arena) {
   turns.add(works, [](const Work& work) { return work.scores.size(); }, run_score);
   turns.add(works, [](const Work& work) { return work.encodes.size(); }, run_encode);
   turns.add(works, [](const Work& work) { return work.gathers.size(); }, run_gather);
-  turns.take_all(pool_, small, arena);
+  turns.run();
 }
 
 Encoding::Encode CpuBackend::encode_into(Arena& arena) {

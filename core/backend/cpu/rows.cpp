@@ -53,8 +53,8 @@ class Gatherer {
   // By tiles of the granule, of which the wanted rows are taken.
   void add_block(const Source& source) {
     const Segment& segment = *source.block;
-    const kvlab_block block = block_of(
-        source.kv_head, segment, source.positions.range(source.slot, segment.tokens, workspace_.positions));
+    const kvlab_block block =
+        block_of(source.kv_head, segment, source.positions.range(source.slot, segment.tokens, workspace_.positions));
     const std::uint64_t granule = role_.codec(segment).traits().decode_granule;
     const std::uint64_t tile = tile_tokens(role_, segment);
     std::uint64_t done = 0;
@@ -97,8 +97,8 @@ bool is_view(const Source& source) {
   const auto bad = std::find_if(values.begin(), values.end(), [](float x) { return !std::isfinite(x); });
   throw InputError(of_layer(shape.layer) + (origin.role == KVLAB_ROLE_KEYS ? "keys" : "values") + " of sequence " +
                    std::to_string(origin.sequence) + ", KV head " + std::to_string(origin.kv_head) + ", token " +
-                   std::to_string(token) + ", channel " + std::to_string(bad - values.begin()) + " of the tensor: " +
-                   (std::isnan(*bad) ? "NaN" : "infinity") + "; valid: finite numbers");
+                   std::to_string(token) + ", channel " + std::to_string(bad - values.begin()) +
+                   " of the tensor: " + (std::isnan(*bad) ? "NaN" : "infinity") + "; valid: finite numbers");
 }
 
 }  // namespace

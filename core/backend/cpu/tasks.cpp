@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "core/backend/cpu/blocks.hpp"
@@ -77,6 +78,19 @@ void encode_rows(EncodeTask& task, const TokenRows& rows, Arena& arena, Workspac
   task.made = block_made(out, task.rung, task.tokens, std::move(task.piece));
 }
 
+// Returns the rows that it copied.
+TokenRows copy_rows(const CopyTask& task, const Source& source, std::byte* to, Workspace& workspace) {
+  const Role& role = *task.role;
+  const std::uint64_t row = role.row_bytes();
+  const TokenRows rows = rows_of(role, std::span(&source, 1), role.dtype, workspace.rows, workspace);
+  if (rows.row_step == static_cast<std::int64_t>(row)) {
+    copy_bytes(to, rows.base, source.count * row, task.past_caches);
+  } else {
+    for (std::uint64_t t = 0; t < source.count; ++t) std::memcpy(to + t * row, rows.from(t).base, row);
+  }
+  return rows;
+}
+
 }  // namespace
 
 void check(const CheckTask& task) {
@@ -85,30 +99,19 @@ void check(const CheckTask& task) {
   check_rows(task.origin, task.rows, all);
 }
 
-// A caller's rows are looked at when they are used, which costs least: they are in a cache, and what fetches them ahead
-// is at its work.
+// A caller's rows are looked at when they are used, a few at a time, which costs least: they are in a cache, and what
+// fetches them ahead is at its work.
 void copy(const CopyTask& task, const Work& work, Workspace& workspace) {
+  const Source& source = work.sources[task.source];
+  if (task.origin.shape == nullptr) {
+    copy_rows(task, source, task.to, workspace);
+    return;
+  }
   constexpr std::uint64_t step = 256;  // rows
-  Source part = work.sources[task.source];
-  const std::uint64_t row = task.role->row_bytes();
-  const auto row_step = static_cast<std::int64_t>(row);
-  const std::uint64_t count = part.count;
-  for (std::uint64_t done = 0; done < count; done += part.count) {
-    part.count = task.origin.shape == nullptr ? count : std::min(count - done, step);
-    std::byte* to = task.to + done * row;
-    if (part.picked == nullptr && part.block == nullptr) {
-      const TokenRows rows = part.rows.from(part.first);
-      if (rows.row_step == row_step) {
-        copy_bytes(to, rows.base, part.count * row, task.past_caches);
-      } else {
-        for (std::uint64_t t = 0; t < part.count; ++t) std::memcpy(to + t * row, rows.from(t).base, row);
-      }
-      if (task.origin.shape != nullptr) check_rows(task.origin, rows, part);
-    } else {
-      const TokenRows rows = rows_of(*task.role, std::span(&part, 1), task.role->dtype, workspace.rows, workspace);
-      std::memcpy(to, rows.base, part.count * row);
-      if (task.origin.shape != nullptr) check_rows(task.origin, rows, part);
-    }
+  Source part = source;
+  for (std::uint64_t done = 0; done < source.count; done += part.count) {
+    part.count = std::min(source.count - done, step);
+    check_rows(task.origin, copy_rows(task, part, task.to + done * task.role->row_bytes(), workspace), part);
     if (part.picked != nullptr) part.picked += part.count;
     part.first += part.count;
   }
@@ -156,6 +159,11 @@ void score(const ScoreTask& task, const Work& work, Workspace& workspace) {
   in.sequence = task.sequence;
   in.tokens = task.tokens;
   in.positions = task.positions;
+  if (task.positions == nullptr) {
+    workspace.positions.resize(task.tokens);
+    std::iota(workspace.positions.begin(), workspace.positions.end(), task.first_position);
+    in.positions = workspace.positions.data();
+  }
   const auto rows = [&](const Role* role, const Sources& range, const Origin& origin, Buffer& into) {
     kvlab_view none{};
     if (range.count == 0) return none;
@@ -168,7 +176,9 @@ void score(const ScoreTask& task, const Work& work, Workspace& workspace) {
   in.values = rows(task.values_role, task.values, task.values_origin, workspace.more_rows);
   in.observed = task.observed;
   in.scratch = workspace.codec_scratch.ensure<std::byte>(task.selector->scratch(task.tokens, in.observed.count));
-  task.selector->scores(in, {task.out, task.tokens});
+  float* out = task.stored != nullptr ? task.stored : task.out;
+  task.selector->scores(in, {out, task.tokens});
+  if (task.out != nullptr && task.out != out) std::copy_n(out, task.tokens, task.out);
 }
 
 }  // namespace kvlab::cpu

@@ -15,7 +15,7 @@ struct Workspace {
   Buffer codec_scratch;
   Buffer floats;
   Buffer prepared;
-  Buffer parts;       // of attend, for the calling thread's batch; and how many of each head are left
+  Buffer parts;  // of attend, for the calling thread's batch; and how many of each head are left
   Buffer parts_left;
   std::vector<std::uint32_t> positions;
 };
