@@ -46,7 +46,7 @@ void Encoding::add_block(std::uint8_t rung, std::uint32_t kv_head, std::uint64_t
         source.positions = view_;
         source.slot = at;
       } else {
-        source.rows = {segment.data, static_cast<std::int64_t>(role_.row_bytes())};
+        source.rows = role_.rows(segment.data);
       }
       work_.sources.push_back(source);
       ++task.sources.count;

@@ -11,6 +11,7 @@
 #include "core/method/instance.hpp"
 #include "core/pipeline/layer_shape.hpp"
 #include "core/pipeline/pipeline.hpp"
+#include "core/pipeline/tensors.hpp"
 
 namespace kvlab {
 
@@ -62,6 +63,10 @@ struct Role {
   [[nodiscard]] bool coded() const { return !codecs.empty(); }
   [[nodiscard]] const CodecInstance& codec(const Segment& block) const { return codecs[block.rung]; }
   [[nodiscard]] std::uint64_t row_bytes() const { return channels * size_of(dtype); }
+  // Raw ones side by side.
+  [[nodiscard]] TokenRows rows(const std::byte* base) const {
+    return {base, static_cast<std::int64_t>(row_bytes()), dtype};
+  }
 };
 
 // `which` is KVLAB_ROLE_KEYS or _VALUES. Throws InputError and MethodError as instances do.

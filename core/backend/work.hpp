@@ -18,19 +18,9 @@
 
 namespace kvlab {
 
-// Rows of one head's role, row t at base + t * row_step bytes; channels side by side.
-struct TokenRows {
-  const std::byte* base = nullptr;
-  std::int64_t row_step = 0;
-
-  [[nodiscard]] TokenRows from(std::uint64_t token) const {
-    return {base + static_cast<std::int64_t>(token) * row_step, row_step};
-  }
-};
-
 // Rows that a task reads, of one role of one head: `count` from `first` on, or those that are picked.
 struct Source {
-  TokenRows rows;                  // raw ones, in the role's dtype
+  TokenRows rows;                  // raw ones
   const Segment* block = nullptr;  // else: a block's
   PositionsView positions;         // of the block's tokens: those from `slot` on
   std::uint64_t slot = 0;

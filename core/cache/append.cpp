@@ -68,10 +68,9 @@ void RoleGrowth::copy(std::uint64_t first, std::uint64_t end, std::byte* to, Wor
     to += count * role_->row_bytes();
     first += count;
   };
-  const auto step = static_cast<std::int64_t>(role_->row_bytes());
   for (const auto& segment : old_) {
     if (first >= end || first >= segment.end()) continue;
-    add({segment.data, step}, first - segment.first, std::min(end, segment.end()) - first);
+    add(role_->rows(segment.data), first - segment.first, std::min(end, segment.end()) - first);
   }
   if (first < end) add(rows_, first - before_, end - first);
 }

@@ -21,23 +21,19 @@ std::uint64_t parts_of(std::uint64_t tokens, std::uint64_t heads) {
 
 void LayerCache::attend(const QueryTensor& queries, float* out) {
   std::vector<std::uint32_t> all;
-  std::vector<std::uint32_t> positions;
   for (std::uint32_t i = 0; i < sequences_.size(); ++i) {
-    if (!sequences_[i].live) continue;
-    all.push_back(i);
-    positions.insert(positions.end(), queries.positions.begin(), queries.positions.end());
+    if (sequences_[i].live) all.push_back(i);
   }
-  attend(all, queries.base, positions, out);
+  attend(all, queries, out);
 }
 
-void LayerCache::attend(std::span<const std::uint32_t> sequences, const float* queries,
-                        std::span<const std::uint32_t> positions, float* out) {
+void LayerCache::attend(std::span<const std::uint32_t> sequences, const QueryTensor& queries, float* out) {
   const LayerShape& shape = layer_.shape;
   if (sequences.empty()) throw InputError(of_layer(shape.layer) + "attend names no sequence; valid: from 1");
   for (const std::uint32_t sequence : sequences) (void)at(sequence);
-  check_queries(shape, "queries", queries, positions, sequences.size());
+  check_queries(shape, "queries", queries, sequences.size());
   if (out == nullptr) throw InputError(of_layer(shape.layer) + "there is nowhere to write the outputs (null)");
-  const std::uint64_t count = positions.size() / sequences.size();
+  const std::uint64_t count = queries.count;
   const std::uint64_t heads = sequences.size() * shape.kv_heads;
   attend_tasks_.clear();
   for (std::size_t i = 0; i < sequences.size(); ++i) {
@@ -51,9 +47,9 @@ void LayerCache::attend(std::span<const std::uint32_t> sequences, const float* q
       task.keys = head.keys.segments;
       task.values = head.values.segments;
       task.positions = head.positions.view();
-      task.queries = queries + first_row * shape.head_dim_keys;
+      task.queries = queries.base + first_row * shape.head_dim_keys;
       task.rows = count * shape.group();
-      task.query_positions = positions.subspan(i * count, count);
+      task.query_positions = queries.positions_of(i);
       task.parts = parts_of(task.slots, heads);
       task.out = out + first_row * shape.head_dim_values;
       for (; task.part < task.parts; ++task.part) attend_tasks_.push_back(task);

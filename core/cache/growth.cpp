@@ -42,28 +42,26 @@ void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uin
 }
 
 // Before anything is changed: one more read of rows that are copied next.
-void LayerCache::check_new(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
-                           const KvTensor& values) {
+void LayerCache::check_new(std::span<const std::uint32_t> sequences, const KvTensor& keys, const KvTensor& values) {
   const LayerShape& shape = layer_.shape;
-  check_tensor(shape, KVLAB_ROLE_KEYS, keys, sequences.size(), tokens);
-  check_tensor(shape, KVLAB_ROLE_VALUES, values, sequences.size(), tokens);
   work_.clear();
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
       for (const std::uint32_t which : both_roles) {
         const KvTensor& tensor = which == KVLAB_ROLE_KEYS ? keys : values;
-        work_.checks.push_back({{&shape, which, i, head}, rows_of(tensor, i, head, shape.dtype), tokens});
+        work_.checks.push_back({{&shape, which, i, head}, tensor.head(i, head), tensor.tokens});
       }
     }
   }
   run_work();
 }
 
-void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
-                        const KvTensor& values) {
+void LayerCache::append(std::span<const std::uint32_t> sequences, const KvTensor& keys, const KvTensor& values) {
+  const std::uint64_t tokens = keys.tokens;
   check_append(sequences, tokens);
+  check_tensors(layer_.shape, keys, values, sequences.size());
   if (tokens == 0) return;
-  check_new(sequences, tokens, keys, values);
+  check_new(sequences, keys, values);
   try {
     for (const std::uint32_t id : sequences) {
       for (Head& head : sequences_[id].heads) install(head);
@@ -88,8 +86,7 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, std::uint64_t 
   new_tokens_.clear();
   for (const HeadCall& call : calls) {
     const std::size_t i = new_tokens_.size() / layer_.shape.kv_heads;
-    new_tokens_.push_back({rows_of(keys, i, call.kv_head, layer_.shape.dtype),
-                           rows_of(values, i, call.kv_head, layer_.shape.dtype),
+    new_tokens_.push_back({keys.head(i, call.kv_head), values.head(i, call.kv_head),
                            static_cast<std::uint32_t>(call.total - tokens), tokens});
   }
   try {

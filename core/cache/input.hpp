@@ -3,22 +3,18 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <string>
 
 #include "core/pipeline/layer_shape.hpp"
 #include "core/pipeline/tensors.hpp"
 
 namespace kvlab {
 
-// Keys or values of [sequences, kv_heads, tokens, channels]: there is a base, aligned to the dtype, and strides with
-// which no two rows overlap. Their numbers are not read.
-void check_tensor(const LayerShape& shape, std::uint32_t role, const KvTensor& tensor, std::uint64_t sequences,
-                  std::uint64_t tokens);
+// Keys and values of so many sequences of a layer, with its KV heads, head_dim and dtype: of as many tokens, at most
+// 2^31; with a base, aligned to the dtype, and strides with which no two rows overlap. Their numbers are not read.
+void check_tensors(const LayerShape& shape, const KvTensor& keys, const KvTensor& values, std::uint64_t sequences);
 
-// Queries of `sequences` sequences, positions [sequence, query]: there are some, they are finite, and positions ascend
-// in each sequence and stay below 2^31. `what`: "queries", "observed queries".
-void check_queries(const LayerShape& shape, const char* what, const float* queries,
-                   std::span<const std::uint32_t> positions, std::uint64_t sequences);
+// Queries of so many sequences (1 or more) of a layer, with its query heads and head_dim: there are some, they are
+// finite, and positions ascend in each sequence and stay below 2^31. `what`: "queries", "observed queries".
+void check_queries(const LayerShape& shape, const char* what, const QueryTensor& queries, std::uint64_t sequences);
 
 }  // namespace kvlab

@@ -11,7 +11,6 @@
 #include "core/pipeline/ladder.hpp"
 #include "core/pipeline/layer_shape.hpp"
 #include "core/pipeline/pipeline.hpp"
-#include "core/pipeline/tensors.hpp"
 
 namespace kvlab {
 
@@ -33,11 +32,6 @@ struct Layer {
   bool decodes;                 // tokens will be appended
   std::uint64_t eviction_step;  // a head evicts once it keeps so many tokens above its budget: a block of each codec
 };
-
-// A head's rows in a caller's tensor.
-inline TokenRows rows_of(const KvTensor& tensor, std::uint64_t sequence, std::uint32_t kv_head, Dtype dtype) {
-  return {tensor.head(sequence, kv_head, dtype), tensor.token_stride * static_cast<std::int64_t>(size_of(dtype))};
-}
 
 inline constexpr std::array both_roles{KVLAB_ROLE_KEYS, KVLAB_ROLE_VALUES};
 

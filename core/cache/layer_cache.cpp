@@ -92,32 +92,19 @@ void LayerCache::prefill(std::uint64_t sequence, const Prefill& input) {
 
 // All that can be said of it without reading keys and values. Returns the rung that its sequences start on.
 std::uint8_t LayerCache::check_prefill(std::uint64_t count, const Prefill& input) const {
-  if (input.tokens > most_tokens) {
-    throw InputError(of_layer(layer_.shape.layer) + "tokens is " + std::to_string(input.tokens) + "; valid: 0 .. 2^31");
-  }
-  check_tensor(layer_.shape, KVLAB_ROLE_KEYS, input.keys, count, input.tokens);
-  check_tensor(layer_.shape, KVLAB_ROLE_VALUES, input.values, count, input.tokens);
+  check_tensors(layer_.shape, input.keys, input.values, count);
   const bool observes = std::any_of(layer_.selectors.begin(), layer_.selectors.end(),
                                     [](const auto& s) { return (s.reads() & KVLAB_READS_QUERIES) != 0; });
-  if (observes && input.tokens > 0) check_observed(count, input.observed);
-  (void)layer_.pipeline.kept_of(input.tokens);
-  return prefill_rung(input.tokens);
-}
-
-// A selector reads them.
-void LayerCache::check_observed(std::uint64_t count, const QueryTensor& observed) const {
-  std::vector<std::uint32_t> positions;  // of all sequences, the same in each
-  for (std::uint64_t i = 0; i < count; ++i) {
-    positions.insert(positions.end(), observed.positions.begin(), observed.positions.end());
-  }
-  check_queries(layer_.shape, "observed queries", observed.base, positions, count);
+  if (observes && input.tokens() > 0) check_queries(layer_.shape, "observed queries", input.observed, count);
+  (void)layer_.pipeline.kept_of(input.tokens());
+  return prefill_rung(input.tokens());
 }
 
 void LayerCache::fill(std::uint64_t first, std::uint64_t count, std::uint8_t rung, const Prefill& input) {
   std::vector<Head> heads = prefill_heads(layer_, input, count, rung, memory_->arena, memory_->backend);
   for (std::uint64_t i = 0; i < count; ++i) {
     Sequence& sequence = sequences_[first + i];
-    sequence.tokens = input.tokens;
+    sequence.tokens = input.tokens();
     sequence.rung = rung;
     std::move(heads.begin() + static_cast<std::ptrdiff_t>(i * layer_.shape.kv_heads),
               heads.begin() + static_cast<std::ptrdiff_t>((i + 1) * layer_.shape.kv_heads), sequence.heads.begin());

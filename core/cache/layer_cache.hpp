@@ -71,24 +71,21 @@ class LayerCache {
   // Replaces what all sequences held, one of the input's each: there are shape.batch. A second prefill of the same size
   // finds its memory warm.
   void prefill(const Prefill& input);
-  // Of one sequence: the input's batch is 1.
+  // Of one sequence: the input has one.
   void prefill(std::uint64_t sequence, const Prefill& input);
-  // `tokens` more for each of these sequences, at the positions after its last; tensor sequence i is of sequences[i].
-  // There is at least one, none twice.
-  // A cache with selectors evicts by them: InputError unless it was made with `decodes`.
-  void append(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
-              const KvTensor& values);
+  // More tokens for each of these sequences, as many for each, at the positions after its last; tensor sequence i is of
+  // sequences[i]. There is at least one sequence, none is named twice. A cache with selectors evicts by them:
+  // InputError unless it was made with `decodes`.
+  void append(std::span<const std::uint32_t> sequences, const KvTensor& keys, const KvTensor& values);
   // Finishes what append() left: blocks that wait for the background thread, and those to be recoded.
   void flush();
 
   // o = softmax(scale q k̂) v̂ over the kept tokens at positions <= the query's, in a layer with window W over those
   // > p - W, by online softmax, all query heads of a KV head in one pass. out: f32 [sequence, query_head, query,
-  // head_dim_values]; 0 where nothing is left. There is at least one sequence and one position, positions are below
-  // 2^31. This one: all sequences, the same positions in each.
+  // head_dim_values], host memory; 0 where nothing is left. There is at least one sequence and one query, positions are
+  // below 2^31. Sequence i of the queries is of sequences[i]; without such a list, of the i-th that there is.
+  void attend(std::span<const std::uint32_t> sequences, const QueryTensor& queries, float* out);
   void attend(const QueryTensor& queries, float* out);
-  // queries: f32 [sequence, query_head, query, channel], positions: [sequence, query], ascending in each.
-  void attend(std::span<const std::uint32_t> sequences, const float* queries, std::span<const std::uint32_t> positions,
-              float* out);
 
   // All sequences in the workload's dtype at their positions, [sequence, kv_head, token, channel] contiguous with as
   // many tokens each as the longest has; dropped and missing ones 0.
@@ -136,12 +133,10 @@ class LayerCache {
   }
   [[nodiscard]] Sequence empty() const { return {0, true, 0, std::vector<Head>(layer_.shape.kv_heads)}; }
   [[nodiscard]] std::uint8_t check_prefill(std::uint64_t count, const Prefill& input) const;
-  void check_observed(std::uint64_t count, const QueryTensor& observed) const;
   void fill(std::uint64_t first, std::uint64_t count, std::uint8_t rung, const Prefill& input);
 
   void check_append(std::span<const std::uint32_t> sequences, std::uint64_t tokens) const;
-  void check_new(std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
-                 const KvTensor& values);
+  void check_new(std::span<const std::uint32_t> sequences, const KvTensor& keys, const KvTensor& values);
   // `rungs`: that the sequences are to be on; empty: those that they are on.
   [[nodiscard]] std::vector<HeadCall> calls(std::span<const std::uint32_t> sequences, std::uint64_t more,
                                             std::span<const std::uint8_t> rungs = {});

@@ -2,9 +2,9 @@
 //
 //   CpuBackend backend;
 //   CacheManager cache(pipeline, layers, backend, {.budget = std::uint64_t{8} << 30});
-//   cache.prefill(layer, sequence, prompt);                   // each layer in turn
-//   cache.append(layer, sequences, 1, keys, values);          // a step: the new token's keys and values,
-//   cache.attend(layer, sequences, queries, positions, out);  // then attention up to it
+//   cache.prefill(layer, sequence, prompt);        // each layer in turn
+//   cache.append(layer, sequences, keys, values);  // a step: the new token's keys and values,
+//   cache.attend(layer, sequences, queries, out);  // then attention up to it
 //
 // A pipeline (core/pipeline/pipeline.hpp) says how it compresses; the same object runs every pipeline of an experiment.
 // Sequences are numbered alike in all layers. Keys, values and queries are as the model's attention reads them, after
@@ -56,15 +56,14 @@ class CacheManager {
   void prefill(std::size_t layer, std::uint32_t sequence, const Prefill& input) {
     this->layer(layer).prefill(sequence, input);
   }
-  void append(std::size_t layer, std::span<const std::uint32_t> sequences, std::uint64_t tokens, const KvTensor& keys,
+  void append(std::size_t layer, std::span<const std::uint32_t> sequences, const KvTensor& keys,
               const KvTensor& values) {
-    this->layer(layer).append(sequences, tokens, keys, values);
+    this->layer(layer).append(sequences, keys, values);
   }
   // Finishes what append() left to the background thread, in all layers.
   void flush();
-  void attend(std::size_t layer, std::span<const std::uint32_t> sequences, const float* queries,
-              std::span<const std::uint32_t> positions, float* out) {
-    this->layer(layer).attend(sequences, queries, positions, out);
+  void attend(std::size_t layer, std::span<const std::uint32_t> sequences, const QueryTensor& queries, float* out) {
+    this->layer(layer).attend(sequences, queries, out);
   }
   void decompress(std::size_t layer, void* keys, void* values) { this->layer(layer).decompress(keys, values); }
 

@@ -61,7 +61,7 @@ class Prefilling {
 
   void select() {
     for_heads([&](HeadPrefill& head) {
-      head.kept.resize(input_.tokens);
+      head.kept.resize(input_.tokens());
       std::iota(head.kept.begin(), head.kept.end(), 0U);
       head.kept_scores.resize(layer_.selectors.size());
       ask_scores(0, head);
@@ -103,17 +103,17 @@ class Prefilling {
   [[nodiscard]] kvlab_queries observed(const HeadPrefill& head) const {
     const LayerShape& shape = layer_.shape;
     const QueryTensor& given = input_.observed;
-    const std::uint64_t stride = given.count() * shape.head_dim_keys;
+    const std::uint64_t stride = given.count * shape.head_dim_keys;
     kvlab_queries queries{};
     queries.base =
         given.base +
         (std::uint64_t{head.sequence} * shape.query_heads + std::uint64_t{head.kv_head} * shape.group()) * stride;
     queries.heads = shape.group();
-    queries.count = given.count();
+    queries.count = given.count;
     queries.channels = shape.head_dim_keys;
     queries.head_stride = static_cast<std::int64_t>(stride);
     queries.query_stride = shape.head_dim_keys;
-    queries.positions = given.positions.data();
+    queries.positions = given.positions_of(head.sequence).data();
     return queries;
   }
 
@@ -137,9 +137,9 @@ class Prefilling {
 
   // ---- storing -----------------------------------------------------------------------------------------------------
 
-  [[nodiscard]] bool keeps_all() const { return layer_.selectors.empty() || input_.tokens == 0; }
+  [[nodiscard]] bool keeps_all() const { return layer_.selectors.empty() || input_.tokens() == 0; }
   [[nodiscard]] std::uint64_t slots(const HeadPrefill& head) const {
-    return keeps_all() ? input_.tokens : head.kept.size();
+    return keeps_all() ? input_.tokens() : head.kept.size();
   }
 
   void lay_out() {
@@ -148,7 +148,7 @@ class Prefilling {
       for (const std::uint32_t which : both_roles) {
         const Role& role = layer_.role(which);
         Layout& layout = which == KVLAB_ROLE_KEYS ? head.keys : head.values;
-        layout = prefill_layout(layer_.layout_rule(role, rule_), slots(head), input_.tokens);
+        layout = prefill_layout(layer_.layout_rule(role, rule_), slots(head), input_.tokens());
         capacity += capacity_of(role, layout);
       }
     }
@@ -159,9 +159,9 @@ class Prefilling {
   void store(HeadPrefill& head) {
     head.head.scores.resize(layer_.selectors.size());
     if (keeps_all()) {
-      head.head.positions = Positions(input_.tokens);
+      head.head.positions = Positions(input_.tokens());
     } else {
-      head.head.positions = Positions(head.kept, input_.tokens, arena_, unpromised_, head.work);
+      head.head.positions = Positions(head.kept, input_.tokens(), arena_, unpromised_, head.work);
       for (std::size_t step = 0; step < head.kept_scores.size(); ++step) {
         const std::span<const float> scores = head.kept_scores[step];
         if (!scores.empty()) head.head.scores[step].write(0, scores, arena_, unpromised_, head.work);
@@ -238,7 +238,7 @@ class Prefilling {
   std::size_t add_source(std::uint32_t which, HeadPrefill& head, std::uint64_t first, std::uint64_t count) const {
     const KvTensor& tensor = which == KVLAB_ROLE_KEYS ? input_.keys : input_.values;
     Source source;
-    source.rows = rows_of(tensor, head.sequence, head.kv_head, layer_.shape.dtype);
+    source.rows = tensor.head(head.sequence, head.kv_head);
     source.first = first;
     source.count = count;
     if (!head.kept.empty()) {
@@ -264,7 +264,7 @@ class Prefilling {
   template <class Body>
   void for_heads(const Body& body) {
     constexpr std::uint64_t few_tokens = 4096;
-    if (heads_.size() * input_.tokens <= few_tokens) {
+    if (heads_.size() * input_.tokens() <= few_tokens) {
       for (auto& head : heads_) body(head);
       return;
     }

@@ -34,8 +34,9 @@ struct Rows {
         values(draw(dtype, prefilled + appended, head_dim, Content::normal, 2), head_dim),
         queries(draw(Dtype::f32, shape.query_heads, head_dim, Content::normal, 3).rows) {}
 
-  [[nodiscard]] static KvTensor from(const StoredTokens& stored, std::uint64_t token) {
-    return {stored.memory.as<std::byte>() + token * head_dim * size_of(stored.dtype), 0, 0, head_dim};
+  [[nodiscard]] KvTensor tensor(std::uint32_t role) const {
+    const StoredTokens& stored = role == KVLAB_ROLE_KEYS ? keys : values;
+    return KvTensor::contiguous(shape, role, 1, prefilled + appended, stored.memory.as<std::byte>());
   }
 
   LayerShape shape;
@@ -52,17 +53,20 @@ void expect_finite(const std::vector<float>& outputs) {
 void live(const MethodSpec& spec, const Rows& layer, Backend& backend) {
   CacheManager cache(pipeline_of(spec), std::span(&layer.shape, 1), backend, {.decodes = true});
   const std::vector<std::uint32_t> observed{prefilled - 1};
-  const Prefill prefill{
-      prefilled, Rows::from(layer.keys, 0), Rows::from(layer.values, 0), {layer.queries.data(), observed}};
-  cache.prefill(0, 0, prefill);
+  const auto query = [&](std::span<const std::uint32_t> position) {
+    return QueryTensor::contiguous(layer.shape, 1, 1, layer.queries.data(), position);
+  };
+  const KvTensor keys = layer.tensor(KVLAB_ROLE_KEYS);
+  const KvTensor values = layer.tensor(KVLAB_ROLE_VALUES);
+  cache.prefill(0, 0, {keys.slice(0, prefilled), values.slice(0, prefilled), query(observed)});
   const std::uint32_t sequence = 0;
   const std::span one(&sequence, 1);
   std::vector<float> outputs(layer.shape.query_heads * head_dim);
   for (std::uint64_t token = prefilled; token < prefilled + appended; ++token) {
-    cache.append(0, one, 1, Rows::from(layer.keys, token), Rows::from(layer.values, token));
+    cache.append(0, one, keys.slice(token, 1), values.slice(token, 1));
     if (token % 50 != 0) continue;
     const auto position = static_cast<std::uint32_t>(token);
-    cache.attend(0, one, layer.queries.data(), std::span(&position, 1), outputs.data());
+    cache.attend(0, one, query(std::span(&position, 1)), outputs.data());
     expect_finite(outputs);
   }
   std::vector<std::byte> rows(2 * (prefilled + appended) * head_dim * size_of(layer.shape.dtype));

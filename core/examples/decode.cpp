@@ -55,9 +55,9 @@ std::vector<std::byte> draw_rows(std::mt19937_64& engine, std::uint64_t tokens) 
   return stored;
 }
 
-kvlab::KvTensor tensor(const std::vector<std::byte>& rows, std::uint64_t tokens) {
-  const auto head = static_cast<std::int64_t>(tokens * head_dim);
-  return {rows.data(), head * kv_heads, head, head_dim};
+kvlab::KvTensor tensor(const kvlab::LayerShape& layer, std::uint32_t role, const std::vector<std::byte>& rows) {
+  const std::uint64_t tokens = rows.size() / (2 * batch * kv_heads * head_dim);
+  return kvlab::KvTensor::contiguous(layer, role, batch, tokens, rows.data());
 }
 
 // Parameters of the codec: NAME=VALUE.
@@ -100,9 +100,10 @@ void run(const std::vector<kvlab::Setting>& given) {
   std::mt19937_64 engine(1);
 
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    const kvlab::LayerShape& shape = layers[layer];
     const auto keys = draw_rows(engine, prompt);
     const auto values = draw_rows(engine, prompt);
-    const kvlab::Prefill input{prompt, tensor(keys, prompt), tensor(values, prompt), {}};
+    const kvlab::Prefill input{tensor(shape, KVLAB_ROLE_KEYS, keys), tensor(shape, KVLAB_ROLE_VALUES, values), {}};
     cache.prefill(layer, input);
     twin.prefill(layer, input);
   }
@@ -115,15 +116,19 @@ void run(const std::vector<kvlab::Setting>& given) {
   double norm = 0;
   for (std::uint64_t step = 0; step < steps; ++step) {
     // The new token attends to itself and to all before it.
-    const std::vector<std::uint32_t> positions(batch, static_cast<std::uint32_t>(prompt + step));
+    const std::vector<std::uint32_t> position{static_cast<std::uint32_t>(prompt + step)};
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-      const auto keys = draw_rows(engine, 1);
-      const auto values = draw_rows(engine, 1);
+      const kvlab::LayerShape& shape = layers[layer];
+      const auto key_rows = draw_rows(engine, 1);
+      const auto value_rows = draw_rows(engine, 1);
+      const auto keys = tensor(shape, KVLAB_ROLE_KEYS, key_rows);
+      const auto values = tensor(shape, KVLAB_ROLE_VALUES, value_rows);
       std::normal_distribution<float> normal;
       for (auto& x : queries) x = normal(engine);
+      const auto asked = kvlab::QueryTensor::contiguous(shape, batch, 1, queries.data(), position);
       for (auto* each : {&cache, &twin}) {
-        each->append(layer, sequences, 1, tensor(keys, 1), tensor(values, 1));
-        each->attend(layer, sequences, queries.data(), positions, each == &cache ? out.data() : exact.data());
+        each->append(layer, sequences, keys, values);
+        each->attend(layer, sequences, asked, each == &cache ? out.data() : exact.data());
       }
       for (std::size_t i = 0; i < out.size(); ++i) {
         error += (out[i] - exact[i]) * (out[i] - exact[i]);

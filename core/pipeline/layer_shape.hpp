@@ -32,6 +32,10 @@ struct LayerShape {
   std::uint64_t seed = 0;
 
   [[nodiscard]] std::uint32_t group() const { return query_heads / kv_heads; }
+  // Channels of a row of this role (KVLAB_ROLE_KEYS, _VALUES).
+  [[nodiscard]] std::uint32_t head_dim(std::uint32_t role) const {
+    return role == KVLAB_ROLE_KEYS ? head_dim_keys : head_dim_values;
+  }
   [[nodiscard]] std::uint64_t heads() const { return batch * kv_heads; }  // (sequence, KV head) pairs
   // Throws InputError: kv_heads 1 .. 65,536, head_dim 1 .. 512, batch 1 .. 2^20, query_heads a multiple; enumerators
   // that there are, finite numbers, at most head_dim_keys / 2 frequencies.

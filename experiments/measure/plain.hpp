@@ -1,7 +1,6 @@
 // What attention costs where it is not thought through: scalar loops that decode a row of the cache, multiply it with
 // one query and forget it, one query head at a time, as engines do that have a quantized cache beside an attention
-// written for f32. The plain baseline of the benchmarks; it gives the same outputs. It knows no window of the layer,
-// and takes evicted tokens that are still in a block for kept ones.
+// written for f32. The plain baseline of the benchmarks; it gives the same outputs. It knows no window of the layer.
 #pragma once
 
 #include <memory>
@@ -16,7 +15,7 @@ class PlainAttention {
   // Codecs of its own with the scalar instruction set.
   PlainAttention(const Pipeline& pipeline, const LayerShape& shape);
 
-  // One query a query head and sequence, over all that each head keeps: f32 [batch, query_head, channel] in and out.
+  // One query per query head and sequence, over all that each head keeps: f32 [batch, query_head, channel] in and out.
   void attend(const LayerCache& cache, const float* queries, float* out);
 
  private:

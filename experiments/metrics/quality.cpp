@@ -40,11 +40,11 @@ struct Sums {
 Sums role_sums(const WorkloadLayer& layer, const Role& role, std::uint64_t sequence, std::uint32_t kv_head,
                RowReader& reader) {
   Sums sums;
-  const KvTensor& tensor = role.which == KVLAB_ROLE_KEYS ? layer.prefill.keys : layer.prefill.values;
-  const TokenRows original = rows_of(tensor, sequence, kv_head, role.dtype);
+  const KvTensor& tensor = role.which == KVLAB_ROLE_KEYS ? layer.keys : layer.values;
+  const TokenRows original = tensor.head(sequence, kv_head);
   std::vector<float> exact(role.channels);
   reader.each(sequence, kv_head, role, [&](std::uint32_t position, const float* row) {
-    to_f32(role.dtype, original.from(position).base, exact.data(), role.channels);
+    to_f32(original.from(position), 1, role.channels, exact.data());
     sums.add(exact.data(), row, role.channels);
   });
   if (!std::isfinite(sums.error)) not_finite("a decoded block is", layer.shape, sequence, kv_head);
@@ -99,7 +99,7 @@ void judge_outputs(const WorkloadLayer& layer, const std::vector<float>& referen
       got_norm += static_cast<double>(got[c]) * got[c];
     }
     if (!std::isfinite(one.error)) {
-      const std::uint64_t head = v / layer.judged.count();
+      const std::uint64_t head = v / layer.judged.count;
       not_finite("an attention output is", shape, head / shape.query_heads, head % shape.query_heads);
     }
     cosines += product == 0 ? 0 : product / (std::sqrt(one.norm) * std::sqrt(got_norm));
@@ -122,7 +122,7 @@ LayerQuality judge(const WorkloadLayer& layer, const LayerCache& cache, const st
 
 std::vector<float> cache_outputs(const WorkloadLayer& layer, LayerCache& cache) {
   const LayerShape& shape = layer.shape;
-  std::vector<float> outputs(shape.batch * shape.query_heads * layer.judged.count() * shape.head_dim_values);
+  std::vector<float> outputs(shape.batch * shape.query_heads * layer.judged.count * shape.head_dim_values);
   if (!outputs.empty()) cache.attend(layer.judged, outputs.data());
   return outputs;
 }

@@ -18,7 +18,7 @@ class Decoder {
     std::iota(sequences_.begin(), sequences_.end(), 0U);
     for (const auto& layer : workload.layers) {
       const LayerShape& shape = layer.shape;
-      decoding_.outputs.emplace_back(shape.batch * shape.query_heads * layer.judged.count() * shape.head_dim_values);
+      decoding_.outputs.emplace_back(shape.batch * shape.query_heads * layer.judged.count * shape.head_dim_values);
       queries_.emplace_back(shape.batch * shape.query_heads * shape.head_dim_keys);
       outputs_.emplace_back(shape.batch * shape.query_heads * shape.head_dim_values);
       // Where no query is judged any will do: what it is does not matter to the time.
@@ -30,7 +30,7 @@ class Decoder {
   Decoding run() {
     const WorkloadLayer& first = workload_.layers.front();
     std::size_t judged = 0;
-    for (std::uint64_t token = first.prefill.tokens; token < first.tokens; ++token) {
+    for (std::uint64_t token = first.prefilled; token < first.tokens(); ++token) {
       const auto& positions = first.judged.positions;
       const bool is_judged = judged < positions.size() && positions[judged] == token;
       if (is_judged) choose_queries(judged);
@@ -51,12 +51,7 @@ class Decoder {
     const double start = backend_.now();
     for (std::size_t i = 0; i < workload_.layers.size(); ++i) {
       const WorkloadLayer& layer = workload_.layers[i];
-      const auto from = [&](KvTensor tensor) {
-        tensor.base = static_cast<const std::byte*>(tensor.base) +
-                      static_cast<std::int64_t>(token * size_of(layer.shape.dtype)) * tensor.token_stride;
-        return tensor;
-      };
-      cache_.append(i, sequences_, 1, from(layer.prefill.keys), from(layer.prefill.values));
+      cache_.append(i, sequences_, layer.keys.slice(token, 1), layer.values.slice(token, 1));
     }
     const double appended = backend_.now();
     attend(token);
@@ -66,9 +61,11 @@ class Decoder {
   }
 
   void attend(std::uint64_t token) {
-    positions_.assign(sequences_.size(), static_cast<std::uint32_t>(token));
+    const auto position = static_cast<std::uint32_t>(token);
     for (std::size_t i = 0; i < workload_.layers.size(); ++i) {
-      cache_.attend(i, sequences_, queries_[i].data(), positions_, outputs_[i].data());
+      const auto queries = QueryTensor::contiguous(workload_.layers[i].shape, sequences_.size(), 1, queries_[i].data(),
+                                                   std::span(&position, 1));
+      cache_.attend(i, sequences_, queries, outputs_[i].data());
     }
   }
 
@@ -78,7 +75,7 @@ class Decoder {
       const WorkloadLayer& layer = workload_.layers[i];
       const std::uint64_t channels = layer.shape.head_dim_keys;
       for (std::uint64_t head = 0; head < queries_[i].size() / channels; ++head) {
-        std::copy_n(layer.judged.base + (head * layer.judged.count() + index) * channels, channels,
+        std::copy_n(layer.judged.base + (head * layer.judged.count + index) * channels, channels,
                     queries_[i].data() + head * channels);
       }
     }
@@ -90,7 +87,7 @@ class Decoder {
       const std::uint64_t channels = layer.shape.head_dim_values;
       for (std::uint64_t head = 0; head < outputs_[i].size() / channels; ++head) {
         std::copy_n(outputs_[i].data() + head * channels, channels,
-                    decoding_.outputs[i].data() + (head * layer.judged.count() + index) * channels);
+                    decoding_.outputs[i].data() + (head * layer.judged.count + index) * channels);
       }
     }
   }
@@ -99,7 +96,6 @@ class Decoder {
   CacheManager& cache_;
   Backend& backend_;
   std::vector<std::uint32_t> sequences_;
-  std::vector<std::uint32_t> positions_;
   std::vector<std::vector<float>> queries_;  // a layer: [batch, query_head, channel]
   std::vector<std::vector<float>> outputs_;
   std::uint64_t state_bytes_ = 0;

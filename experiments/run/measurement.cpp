@@ -86,18 +86,17 @@ void Measurement::build() {
   std::vector<LayerShape> shapes;
   for (const auto& layer : workload_.layers) shapes.push_back(layer.shape);
   const WorkloadLayer& first = workload_.layers.front();
-  cache_.emplace(resolved.pipeline, shapes, backend_, CacheOptions{.decodes = first.tokens > first.prefill.tokens});
+  cache_.emplace(resolved.pipeline, shapes, backend_, CacheOptions{.decodes = first.decodes()});
 }
 
 void Measurement::prefill() {
-  for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->prefill(i, workload_.layers[i].prefill);
+  for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->prefill(i, workload_.layers[i].prefill());
 }
 
 // The cache as it is judged, and what it answers.
 void Measurement::fill() {
   prefill();
-  const WorkloadLayer& first = workload_.layers.front();
-  if (first.tokens > first.prefill.tokens) {
+  if (workload_.layers.front().decodes()) {
     const TimingTurn turn(job_.measure.speed ? job_.timing_fd : -1);
     Decoding decoding = decode_tokens(workload_, *cache_, static_cast<std::uint64_t>(job_.seed));
     record_decoding(decoding);
@@ -213,7 +212,7 @@ void Measurement::record_compression() {
   std::uint64_t raw = 0;  // of the prefill
   for (const auto& layer : workload_.layers) {
     const LayerShape& shape = layer.shape;
-    raw += shape.heads() * layer.prefill.tokens * (shape.head_dim_keys + shape.head_dim_values) * size_of(shape.dtype);
+    raw += shape.heads() * layer.prefilled * (shape.head_dim_keys + shape.head_dim_values) * size_of(shape.dtype);
   }
   record_.cell["compress_bandwidth"] = to_double(raw) / std::get<double>(record_.cell["compress_seconds"]);
 }
@@ -226,7 +225,7 @@ void Measurement::record_speed() {
   for (const auto& layer : workload_.layers) {
     const LayerShape& shape = layer.shape;
     const std::uint64_t channels = std::max(shape.head_dim_keys, shape.head_dim_values);
-    largest = std::max(largest, shape.heads() * layer.tokens * channels * size_of(shape.dtype));
+    largest = std::max(largest, shape.heads() * layer.tokens() * channels * size_of(shape.dtype));
     outputs = std::max(outputs, shape.batch * shape.query_heads * shape.head_dim_values);
     query_floats = std::max(query_floats, shape.batch * shape.query_heads * shape.head_dim_keys);
   }
@@ -241,10 +240,11 @@ void Measurement::record_speed() {
   std::vector<float> queries(query_floats);
   Random(static_cast<std::uint64_t>(job_.seed), {0}).normal(queries);
   std::vector<float> out(outputs);
-  const std::vector<std::uint32_t> position{static_cast<std::uint32_t>(workload_.layers.front().tokens)};
+  const std::vector<std::uint32_t> position{static_cast<std::uint32_t>(workload_.layers.front().tokens())};
   time("attend", [&] {
     for (std::size_t i = 0; i < cache_->layers(); ++i) {
-      cache_->layer(i).attend({queries.data(), position}, out.data());
+      const LayerShape& shape = cache_->layer(i).shape();
+      cache_->layer(i).attend(QueryTensor::contiguous(shape, shape.batch, 1, queries.data(), position), out.data());
     }
   });
   if (job_.measure.plain) {

@@ -40,9 +40,15 @@ struct WorkloadShape {
 
 struct WorkloadLayer {
   LayerShape shape;
-  Prefill prefill;           // its tensors hold all tokens
-  std::uint64_t tokens = 0;  // prefilled and decoded
+  KvTensor keys;  // all tokens, prefilled and decoded
+  KvTensor values;
+  std::uint64_t prefilled = 0;  // P
+  QueryTensor observed;
   QueryTensor judged;
+
+  [[nodiscard]] std::uint64_t tokens() const { return keys.tokens; }
+  [[nodiscard]] bool decodes() const { return tokens() > prefilled; }
+  [[nodiscard]] Prefill prefill() const { return {keys.slice(0, prefilled), values.slice(0, prefilled), observed}; }
 };
 
 // Tensors and their memory.

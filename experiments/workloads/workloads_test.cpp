@@ -12,6 +12,7 @@
 #include "experiments/metrics/quality.hpp"
 #include "experiments/metrics/reference.hpp"
 #include "experiments/workloads/workload.hpp"
+#include "tests/support/attention.hpp"
 #include "tests/support/support.hpp"
 
 namespace kvlab {
@@ -27,7 +28,7 @@ struct Loaded {
   LayerQuality judge(const Pipeline& pipeline, std::size_t layer = 0) {
     const WorkloadLayer& data = workload.layers[layer];
     LayerCache cache(pipeline, data.shape, test::memory());
-    cache.prefill(data.prefill);
+    cache.prefill(data.prefill());
     return kvlab::judge(data, cache, reference_outputs(data, backend), cache_outputs(data, cache));
   }
   Backend& backend;
@@ -51,7 +52,7 @@ Pipeline selecting(const std::string& method, double keep,
 
 std::vector<std::byte> keys_of(const Loaded& loaded) {
   const auto shape = loaded.source->shape();
-  const auto* base = static_cast<const std::byte*>(loaded.workload.layers[0].prefill.keys.base);
+  const auto* base = static_cast<const std::byte*>(loaded.workload.layers[0].keys.base);
   return {base, base + shape.raw_bytes() / 2 / shape.layers};
 }
 
@@ -68,9 +69,9 @@ TEST(Generators, DrawTheSameWhateverTheThreads) {
 TEST(Generators, QueriesLieOnBothSidesOfThePrefill) {
   Loaded loaded("{synthetic: gaussian, kv_heads: 1, query_heads: 2, tokens: 100, prefill: 60, head_dim: 8}");
   const WorkloadLayer& layer = loaded.workload.layers[0];
-  EXPECT_EQ(layer.prefill.tokens, 60U);
-  ASSERT_EQ(layer.judged.count(), 16U);
-  EXPECT_EQ(layer.prefill.observed.positions.back(), 59U);
+  EXPECT_EQ(layer.prefilled, 60U);
+  ASSERT_EQ(layer.judged.count, 16U);
+  EXPECT_EQ(layer.observed.positions.back(), 59U);
   EXPECT_EQ(layer.judged.positions.front(), 60U);
 }
 
@@ -122,12 +123,11 @@ TEST(Metrics, ReferenceAgreesWithLongHand) {
     shape.window = window;
     const test::Data data(shape, 40, 3);
     Backend& backend = test::backend(2);
-    std::vector<std::vector<std::uint32_t>> all(shape.heads());
-    for (auto& head : all) {
-      for (std::uint32_t t = 0; t < 40; ++t) head.push_back(t);
-    }
-    const WorkloadLayer layer{shape, data.prefill(), data.tokens, data.judged()};
-    EXPECT_LT(test::relative(reference_outputs(layer, backend), test::attention(data, data.keys, data.values, all)),
+    const test::Turned keys(data.stored(KVLAB_ROLE_KEYS), 3);
+    const KvTensor values = data.stored(KVLAB_ROLE_VALUES);
+    const WorkloadLayer layer{shape, keys.tensor(), values, data.tokens, data.observed(), data.judged()};
+    EXPECT_LT(test::relative(reference_outputs(layer, backend),
+                             test::attention(shape, data.stored(KVLAB_ROLE_KEYS), values, data.judged())),
               1e-5);
   }
 }
@@ -150,7 +150,7 @@ TEST(Metrics, EdgesAreAsDefined) {
   EXPECT_TRUE(std::isnan(nothing.key_error));
   EXPECT_EQ(nothing.output_error, 1);
   EXPECT_EQ(nothing.output_cosine, 0);
-  loaded.workload.layers[0].judged = {nullptr, {}};
+  loaded.workload.layers[0].judged = {};
   EXPECT_TRUE(std::isnan(loaded.judge({}).output_error));
 }
 
@@ -161,7 +161,9 @@ TEST(Workloads, NotFiniteIsRefused) {
   values[45] = INFINITY;
   data.set_values(values);
   Workload workload;
-  workload.layers.push_back({shape, data.prefill(), data.tokens, data.judged()});
+  const test::Turned turned(data.stored(KVLAB_ROLE_VALUES), 2);  // what is between rows is not looked at
+  workload.layers.push_back(
+      {shape, data.stored(KVLAB_ROLE_KEYS), turned.tensor(), data.tokens, data.observed(), data.judged()});
   Backend& backend = test::backend(2);
   try {
     check_finite(workload, backend);

@@ -2,8 +2,8 @@
 // here ThreadSanitizer finds (.ci/run builds these tests under it).
 #include <gtest/gtest.h>
 
-#include "core/cache/append.hpp"
 #include "core/backend/encoding.hpp"
+#include "core/cache/append.hpp"
 #include "tests/cache/life.hpp"
 
 namespace kvlab {
@@ -46,13 +46,14 @@ TEST(Async, EqualsTheSynchronousCacheAfterFlush) {
 #else
   constexpr int steps = 1500;
 #endif
-  Backend& backend = test::backend(2);
-  for (const auto& [name, pipeline] : pipelines()) {
-    SCOPED_TRACE(name);
+  std::uint64_t window = 90;  // of the layer: every second time it has one
+  for (const Case& of : pipelines()) {
+    SCOPED_TRACE(of.name);
     LayerShape shape = test::shape(2, 2, 4, 16, Dtype::bf16);
-    CacheManager now(pipeline, std::span(&shape, 1), backend, {.decodes = true});
-    CacheManager later(in_background(pipeline), std::span(&shape, 1), backend, {.decodes = true});
-    Life life(pipeline, shape, {&now, &later}, 21);
+    shape.window = std::exchange(window, window == 0 ? 90 : 0);
+    CacheManager now(of.pipeline, std::span(&shape, 1), test::backend(), {.decodes = true});
+    CacheManager later(in_background(of.pipeline), std::span(&shape, 1), test::backend(), {.decodes = true});
+    Life life(of.pipeline, shape, {&now, &later}, 21);
     for (int step = 0; step < steps; ++step) {
       life.step();
       ASSERT_FALSE(testing::Test::HasFatalFailure()) << "step " << step;
@@ -65,7 +66,7 @@ TEST(Async, EqualsTheSynchronousCacheAfterFlush) {
       if (step % 29 != 0) continue;
       for (auto* cache : {&now, &later}) {
         cache->flush();
-        ASSERT_EQ(cache->bytes().total(), cache->requested_bytes()) << "step " << step;
+        ASSERT_EQ(cache->layer(0).bytes().total(), cache->requested_bytes()) << "step " << step;
       }
       ASSERT_EQ(later.bytes().total(), now.bytes().total()) << "step " << step;
       for (const auto& [sequence, rows] : life.given()) {
@@ -75,22 +76,6 @@ TEST(Async, EqualsTheSynchronousCacheAfterFlush) {
     }
   }
 }
-
-class Tokens {
- public:
-  explicit Tokens(const LayerShape& shape) : shape_(shape), model_(shape, 5) {}
-
-  void append(CacheManager& cache, std::uint32_t sequence, std::uint64_t count) {
-    const auto keys = model_.draw(count, 16, given_.keys);
-    const auto values = model_.draw(count, 16, given_.values);
-    cache.append(0, std::span(&sequence, 1), count, tensor(keys, shape_, count, 16), tensor(values, shape_, count, 16));
-  }
-
- private:
-  LayerShape shape_;
-  Model model_;
-  Given given_;
-};
 
 // A chunk with room for a block of 128 holds 32 tokens when the rung of blocks of 32 comes: it is full from then on,
 // whether the next token comes before the block is encoded or after.
@@ -103,15 +88,11 @@ TEST(Async, NothingIsAddedToAChunkThatIsBeingEncoded) {
   CacheManager now(pipeline, std::span(&shape, 1), backend);
   CacheManager later(in_background(pipeline), std::span(&shape, 1), backend);
   for (std::uint64_t round = 0; round < 50; ++round) {
-    Model model(shape, round);
-    Given given;
-    const auto keys = model.draw(90, 16, given.keys);
-    const auto values = model.draw(90, 16, given.values);
-    const Prefill prompt{90, tensor(keys, shape, 90, 16), tensor(values, shape, 90, 16), {}};
+    const Drawn prompt = Model(shape, round).draw(90);
     for (auto* cache : {&now, &later}) {
-      cache->prefill(0, 0, prompt);
-      Tokens tokens(shape);
-      for (int i = 0; i < 40; ++i) tokens.append(*cache, 0, 1);
+      cache->prefill(0, 0, prompt.prefill());
+      Model model(shape, 5);
+      for (int i = 0; i < 40; ++i) append(*cache, 0, model.draw(1));
       cache->flush();
     }
     expect_same(later.layer(0), now.layer(0), 0);
@@ -124,12 +105,12 @@ TEST(Async, CachesAndSequencesGoWhileBlocksAreEncoded) {
   LayerShape shape = test::shape(2, 2, 2, 16, Dtype::bf16);
   Pipeline slow = in_background({});
   slow.keys = slow.values = spec("low_rank", {{"rank", "16"}, {"block", "256"}});
-  Tokens tokens(shape);
+  Model model(shape, 5);
   for (int i = 0; i < 20; ++i) {
     CacheManager cache(slow, std::span(&shape, 1), backend);
     for (int j = 0; j < 4; ++j) {
-      tokens.append(cache, 0, 257);
-      tokens.append(cache, 1, 257);
+      append(cache, 0, model.draw(257));
+      append(cache, 1, model.draw(257));
       const std::uint32_t fork = cache.fork(1);
       cache.clear(0);
       cache.remove(1);
@@ -144,12 +125,12 @@ TEST(Async, ABudgetHoldsForWhatIsOnItsWay) {
   LayerShape shape = test::shape(1, 2, 2, 16, Dtype::bf16);
   constexpr std::uint64_t budget = 200000;
   CacheManager cache(in_background(kivi(4, 64)), std::span(&shape, 1), backend, {budget});
-  Tokens tokens(shape);
+  Model model(shape, 5);
   std::uint64_t count = 0;
   bool refused = false;
   try {
     for (; count < 60000; count += 3) {
-      tokens.append(cache, 0, 3);
+      append(cache, 0, model.draw(3));
       ASSERT_LE(cache.reserved_bytes(), budget);
     }
   } catch (const BudgetError&) {
@@ -173,21 +154,21 @@ TEST(Async, AFailureIsThrownByTheNextCall) {
   LayerShape shape = test::shape(2, 1, 1, 16);
   for (const bool by_flush : {true, false}) {
     CacheManager cache(pipeline, std::span(&shape, 1), backend);
-    Tokens tokens(shape);
-    tokens.append(cache, 1, 10);
-    tokens.append(cache, 0, 64);
+    Model model(shape, 5);
+    append(cache, 1, model.draw(10));
+    append(cache, 0, model.draw(64));
     EXPECT_EQ(cache.layer(0).tokens(0), 64U);
     if (by_flush) {
       EXPECT_THROW(cache.flush(), MethodError);
     } else {
       cache.layer(0).head(0, 0).encodings.front()->wait();
-      EXPECT_THROW(tokens.append(cache, 0, 1), MethodError);
+      EXPECT_THROW(append(cache, 0, model.draw(1)), MethodError);
     }
     EXPECT_EQ(cache.layer(0).tokens(0), 0U);
     EXPECT_EQ(cache.layer(0).tokens(1), 10U);
     cache.flush();
     EXPECT_EQ(cache.bytes().total(), cache.requested_bytes());
-    tokens.append(cache, 0, 63);
+    append(cache, 0, model.draw(63));
   }
 }
 

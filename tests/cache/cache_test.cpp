@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "core/base/error.hpp"
+#include "tests/support/attention.hpp"
 #include "tests/support/support.hpp"
 
 namespace kvlab {
@@ -16,43 +17,6 @@ namespace {
 using test::Data;
 using test::shape;
 using test::spec;
-
-std::vector<std::uint32_t> positions_of(const Head& head) {
-  std::vector<std::uint32_t> positions;
-  head.positions.write_out(positions);
-  return positions;
-}
-
-// What the cache decodes to, [batch, kv_head, token, channel] f32, and which tokens it kept.
-struct Decoded {
-  std::vector<float> keys;
-  std::vector<float> values;
-  std::vector<std::vector<std::uint32_t>> kept;
-};
-
-Decoded decode(const LayerCache& cache, const Data& data) {
-  Decoded decoded{std::vector<float>(data.keys.size()), std::vector<float>(data.values.size()), {}};
-  const auto fill = [&](const Role& role, const Head& head, const std::vector<Segment>& segments, std::uint64_t index,
-                        std::vector<float>& out) {
-    const auto positions = positions_of(head);
-    for (const auto& segment : segments) {
-      std::vector<float> rows(segment.tokens * role.channels);
-      cache.backend().read(role, static_cast<std::uint32_t>(index % data.shape.kv_heads), segment,
-                           head.positions.view(), 0, segment.tokens, rows.data());
-      for (std::uint64_t t = 0; t < segment.tokens; ++t) {
-        std::copy_n(rows.data() + t * role.channels, role.channels,
-                    out.data() + (index * data.tokens + positions[segment.first + t]) * role.channels);
-      }
-    }
-  };
-  for (std::uint64_t index = 0; index < data.shape.heads(); ++index) {
-    const Head& head = cache.head(index / data.shape.kv_heads, static_cast<std::uint32_t>(index % data.shape.kv_heads));
-    decoded.kept.push_back(positions_of(head));
-    fill(cache.layer().keys, head, head.keys.segments, index, decoded.keys);
-    fill(cache.layer().values, head, head.values.segments, index, decoded.values);
-  }
-  return decoded;
-}
 
 std::vector<float> attend(LayerCache& cache, const Data& data) {
   std::vector<float> out(
@@ -68,6 +32,33 @@ std::uint64_t state_of(const LayerCache& cache) {
   return bytes;
 }
 
+std::vector<std::uint32_t> all_of(const LayerCache& cache) {
+  std::vector<std::uint32_t> all(cache.sequences());
+  std::iota(all.begin(), all.end(), 0U);
+  return all;
+}
+
+// What decompress() is to write of one role: [batch, kv_head, token, channel], 0 where a token was dropped.
+std::vector<std::byte> expanded(const LayerCache& cache, std::uint32_t role, std::uint64_t kept) {
+  const LayerShape& of = cache.shape();
+  const std::uint64_t channels = of.head_dim(role);
+  std::vector<float> rows;
+  for (const std::uint32_t sequence : all_of(cache)) {
+    for (std::uint32_t head = 0; head < of.kv_heads; ++head) {
+      const test::Held held = test::held(cache, sequence, head, role);
+      EXPECT_EQ(held.positions.size(), kept);
+      const std::size_t first = rows.size();
+      rows.resize(first + cache.tokens(sequence) * channels);
+      for (std::size_t i = 0; i < held.positions.size(); ++i) {
+        std::copy_n(held.rows.data() + i * channels, channels, rows.data() + first + held.positions[i] * channels);
+      }
+    }
+  }
+  std::vector<std::byte> rounded(rows.size() * size_of(of.dtype));
+  from_f32(of.dtype, rows.data(), rounded.data(), rows.size());
+  return rounded;
+}
+
 // All that must hold of any pipeline on any data.
 void check(const Pipeline& pipeline, const Data& data) {
   LayerCache cache(pipeline, data.shape, test::memory());
@@ -76,22 +67,15 @@ void check(const Pipeline& pipeline, const Data& data) {
   EXPECT_EQ(bytes.total(), cache.requested_bytes());
   EXPECT_GE(cache.reserved_bytes(), cache.requested_bytes());
 
-  const Decoded decoded = decode(cache, data);
-  const std::uint64_t kept = pipeline.kept_of(data.tokens);
-  for (const auto& head : decoded.kept) ASSERT_EQ(head.size(), kept);
-
-  const auto expected = test::attention(data, decoded.keys, decoded.values, decoded.kept);
+  const auto expected = test::attention(cache, all_of(cache), data.judged());
   EXPECT_LT(test::relative(attend(cache, data), expected), test::attention_tolerance);
 
   std::vector<std::byte> keys(data.stored_keys.size(), std::byte{1});
   std::vector<std::byte> values(data.stored_values.size(), std::byte{1});
   cache.decompress(keys.data(), values.data());
-  std::vector<std::byte> rounded(keys.size());
-  from_f32(data.shape.dtype, decoded.keys.data(), rounded.data(), decoded.keys.size());
-  EXPECT_EQ(keys, rounded);
-  rounded.resize(values.size());
-  from_f32(data.shape.dtype, decoded.values.data(), rounded.data(), decoded.values.size());
-  EXPECT_EQ(values, rounded);
+  const std::uint64_t kept = pipeline.kept_of(data.tokens);
+  EXPECT_EQ(keys, expanded(cache, KVLAB_ROLE_KEYS, kept));
+  EXPECT_EQ(values, expanded(cache, KVLAB_ROLE_VALUES, kept));
 
   cache.prefill(data.prefill());  // again: the same cache
   EXPECT_EQ(cache.bytes().total(), bytes.total());
@@ -136,6 +120,41 @@ TEST(Cache, HoldsAtEveryShape) {
         if (tokens > 30) check(hybrid(), data);
         check(mixed(), data);
       }
+    }
+  }
+}
+
+// Keys and values may have channels of their own, as in multi-head latent attention.
+TEST(Cache, HoldsWhereKeysAndValuesDifferInHeadDim) {
+  for (const auto& [keys, values] : std::vector<std::pair<std::uint32_t, std::uint32_t>>{{24, 16}, {16, 80}, {1, 3}}) {
+    LayerShape uneven = shape(2, 2, 4, keys, Dtype::bf16);
+    uneven.head_dim_values = values;
+    for (const std::uint64_t tokens : {1U, 65U, 200U}) {
+      SCOPED_TRACE(std::to_string(keys) + " and " + std::to_string(values) + ", tokens " + std::to_string(tokens));
+      const Data data(uneven, tokens, 3);
+      check(raw(), data);
+      check(quantized("per_token", "4", 0, 0), data);
+      check(quantized("per_channel", "3", 4, 5), data);
+      if (tokens > 30) check(hybrid(), data);
+      check(mixed(), data);
+    }
+  }
+}
+
+// A caller's strides: the same cache, to the byte, as of contiguous rows.
+TEST(Cache, HoldsTheSameWhateverTheStrides) {
+  const Data data(shape(2, 3, 6, 16, Dtype::bf16), 150, 3);
+  for (const Pipeline& pipeline : {raw(), quantized("per_channel", "4", 2, 3), hybrid(), mixed()}) {
+    LayerCache expected(pipeline, data.shape, test::memory());
+    expected.prefill(data.prefill());
+    const test::Turned keys(data.stored(KVLAB_ROLE_KEYS), 5);
+    const test::Turned values(data.stored(KVLAB_ROLE_VALUES), 0);
+    LayerCache turned(pipeline, data.shape, test::memory());
+    turned.prefill({keys.tensor(), values.tensor(), data.observed()});
+    EXPECT_EQ(turned.bytes().total(), expected.bytes().total());
+    EXPECT_EQ(attend(turned, data), attend(expected, data));
+    for (const std::uint32_t sequence : all_of(turned)) {
+      EXPECT_EQ(test::all_bytes(turned, sequence), test::all_bytes(expected, sequence));
     }
   }
 }

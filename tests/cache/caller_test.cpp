@@ -68,12 +68,10 @@ class Caller : public testing::Test {
     EXPECT_EQ(outputs(), before_) << sentence;
   }
 
-  void append(const KvTensor& keys, const KvTensor& values, std::uint64_t tokens = 1) {
-    cache_.append(0, both_, tokens, keys, values);
-  }
-  void attend(const std::vector<std::uint32_t>& sequences, const float* queries,
+  void attend(const std::vector<std::uint32_t>& sequences, std::uint64_t count, const float* queries,
               const std::vector<std::uint32_t>& positions, float* out) {
-    cache_.attend(0, sequences, queries, positions, out);
+    const LayerShape& shape = layers_.front();
+    cache_.attend(0, sequences, QueryTensor::contiguous(shape, sequences.size(), count, queries, positions), out);
   }
 
   std::vector<LayerShape> layers_{2, shape(2, 2, 4, 16, Dtype::bf16)};
@@ -95,8 +93,7 @@ TEST_F(Caller, NamesALayerOrASequenceThatIsNotThere) {
   const std::uint32_t third = cache_.add();
   cache_.remove(third);
   const std::vector<std::uint32_t> gone{third};
-  expect_refused([&] { cache_.append(0, gone, 1, good_.keys, good_.values); },
-                 "there is no sequence 2: it was removed");
+  expect_refused([&] { cache_.append(0, gone, good_.keys, good_.values); }, "there is no sequence 2: it was removed");
   EXPECT_EQ(refusal([&] { CacheManager(int8(), {}, test::backend()); }), "there are no layers; valid: from 1");
   EXPECT_EQ(refusal([&] { LayerCache(int8(), layers_[0], nullptr); }), "a layer's memory is null");
 }
@@ -112,11 +109,17 @@ TEST_F(Caller, GivesTensorsThatAreNone) {
     const std::string what = std::string("layer 0: ") + role;
     const auto both_ways = [&](const Prefill& wrong, const std::string& sentence) {
       expect_refused([&] { cache_.prefill(0, wrong); }, what + sentence);
-      expect_refused([&] { append(wrong.keys, wrong.values, 200); }, what + sentence);
+      expect_refused([&] { cache_.append(0, both_, wrong.keys, wrong.values); }, what + sentence);
     };
     both_ways(with([](KvTensor& t) { t.base = nullptr; }), " have no base (null), and there are 200 tokens");
     both_ways(with([](KvTensor& t) { t.base = static_cast<const std::byte*>(t.base) + 1; }),
               " are at an address that is not a multiple of the 2 bytes of bf16");
+    both_ways(with([](KvTensor& t) { t.dtype = Dtype::f16; }), ": dtype is f16; valid: bf16");
+    both_ways(with([](KvTensor& t) { t.sequences = 3; }), ": sequences is 3; valid: 2");
+    both_ways(with([](KvTensor& t) { t.kv_heads = 4; }), ": kv_heads is 4; valid: 2");
+    both_ways(with([](KvTensor& t) { t.channels = 8; }), ": channels is 8; valid: 16");
+    const Prefill many = with([](KvTensor& t) { t.tokens = (std::uint64_t{1} << 31) + 1; });
+    expect_refused([&] { cache_.prefill(0, many); }, what + ": tokens is 2147483649; valid: 0 .. 2^31");
     both_ways(with([](KvTensor& t) { t.token_stride = 15; }), ": token_stride is 15; valid: from 16 elements");
     both_ways(with([](KvTensor& t) { t.token_stride = -16; }), ": token_stride is -16; valid: from 16 elements");
     both_ways(with([](KvTensor& t) { t.head_stride = 16; }), ": token_stride is 16; valid: from 32 elements");
@@ -125,43 +128,48 @@ TEST_F(Caller, GivesTensorsThatAreNone) {
     both_ways(with([](KvTensor& t) { t.sequence_stride = std::int64_t{1} << 62; }),
               ": sequence_stride is 4611686018427387904; valid: what fits the address space");
   }
-  Prefill many = good_;
-  many.tokens = (std::uint64_t{1} << 31) + 1;
-  expect_refused([&] { cache_.prefill(0, many); }, "tokens is 2147483649; valid: 0 .. 2^31");
-  // Any order of axes is one: [batch, token, kv_head, channel].
-  Prefill turned = good_;
-  for (KvTensor* t : {&turned.keys, &turned.values}) *t = {t->base, 6400, 16, 32};
-  EXPECT_EQ(refusal([&] { cache_.prefill(0, turned); }), "");
+  Prefill fewer = good_;
+  fewer.values = fewer.values.slice(0, 199);
+  expect_refused([&] { cache_.prefill(0, fewer); }, "layer 0: values: tokens is 199; valid: 200");
 }
 
 TEST_F(Caller, GivesListsOfSequencesThatAreNone) {
   const std::vector<std::uint32_t> twice{1, 1};
-  expect_refused([&] { cache_.append(0, {}, 1, good_.keys, good_.values); },
+  expect_refused([&] { cache_.append(0, {}, good_.keys, good_.values); },
                  "layer 0: append names no sequence; valid: from 1");
-  expect_refused([&] { cache_.append(0, twice, 1, good_.keys, good_.values); },
+  expect_refused([&] { cache_.append(0, twice, good_.keys, good_.values); },
                  "layer 0: sequence 1 is named twice; valid: once per append");
 }
 
 TEST_F(Caller, GivesQueriesThatAreNone) {
   std::vector<float> queries(2 * 4 * 2 * 16, 1.0F);
   std::vector<float> out(queries.size());
-  expect_refused([&] { attend({}, queries.data(), {}, out.data()); }, "attend names no sequence; valid: from 1");
-  expect_refused([&] { attend(both_, queries.data(), {}, out.data()); },
-                 "queries: there are none; valid: from 1 position per sequence");
-  expect_refused([&] { attend(both_, queries.data(), {1, 2, 3}, out.data()); },
-                 "3 positions are not as many for each of 2 sequences");
-  expect_refused([&] { attend({0, 5}, queries.data(), {1, 2}, out.data()); }, "there is no sequence 5");
-  expect_refused([&] { attend(both_, nullptr, {1, 2}, out.data()); }, "queries have no base (null)");
-  expect_refused([&] { attend(both_, queries.data(), {1, 2}, nullptr); }, "there is nowhere to write the outputs");
-  expect_refused([&] { attend(both_, queries.data(), {5, 6, 7, 6}, out.data()); },
+  const auto* rows = queries.data();
+  expect_refused([&] { attend({}, 1, rows, {5}, out.data()); }, "attend names no sequence; valid: from 1");
+  expect_refused([&] { attend(both_, 0, rows, {}, out.data()); },
+                 "queries: there are none; valid: from 1 per query head");
+  expect_refused([&] { attend(both_, 2, rows, {1, 2, 3}, out.data()); },
+                 "3 positions of 2 queries of 2 sequences; valid: one per query, or per query of each sequence");
+  expect_refused([&] { attend({0, 5}, 1, rows, {1, 2}, out.data()); }, "there is no sequence 5");
+  expect_refused([&] { attend(both_, 1, nullptr, {1, 2}, out.data()); }, "queries have no base (null)");
+  expect_refused([&] { attend(both_, 1, rows, {1, 2}, nullptr); }, "there is nowhere to write the outputs");
+  expect_refused([&] { attend(both_, 2, rows, {5, 6, 7, 6}, out.data()); },
                  "position 6 comes after 7; valid: ascending in each sequence");
-  expect_refused([&] { attend(both_, queries.data(), {5, evicted}, out.data()); },
-                 "position 2147483648; valid: below 2^31");
+  expect_refused([&] { attend(both_, 2, rows, {6, 5}, out.data()); }, "position 5 comes after 6");
+  expect_refused([&] { attend(both_, 1, rows, {5, evicted}, out.data()); }, "position 2147483648; valid: below 2^31");
+  for (const auto& [change, sentence] : std::vector<std::pair<void (*)(QueryTensor&), std::string>>{
+           {[](QueryTensor& q) { q.sequences = 1; }, "queries: sequences is 1; valid: 2"},
+           {[](QueryTensor& q) { q.query_heads = 2; }, "queries: query_heads is 2; valid: 4"},
+           {[](QueryTensor& q) { q.channels = 17; }, "queries: channels is 17; valid: 16"}}) {
+    const std::vector<std::uint32_t> positions{5, 6};
+    QueryTensor wrong = QueryTensor::contiguous(layers_.front(), 2, 2, rows, positions);
+    change(wrong);
+    expect_refused([&] { cache_.attend(0, both_, wrong, out.data()); }, sentence);
+  }
   queries[((1 * 4 + 3) * 2 + 1) * 16 + 9] = nan;
-  expect_refused([&] { attend(both_, queries.data(), {5, 6, 6, 7}, out.data()); },
+  expect_refused([&] { attend(both_, 2, rows, {5, 6, 6, 7}, out.data()); },
                  "queries of sequence 1 of the call, query head 3, query 1: NaN; valid: finite numbers");
-  EXPECT_NE(refusal([&] { cache_.decompress(0, nullptr, out.data()); }).find("nowhere to write"),
-            std::string::npos);
+  EXPECT_NE(refusal([&] { cache_.decompress(0, nullptr, out.data()); }).find("nowhere to write"), std::string::npos);
 }
 
 TEST_F(Caller, AppendsWhatIsNotFinite) {
@@ -174,7 +182,7 @@ TEST_F(Caller, AppendsWhatIsNotFinite) {
         rows[((1 * 2 + 1) * 200 + tokens - 1) * 16 + 11] = wrong;
         is_keys ? other.set_keys(rows) : other.set_values(rows);
         const Prefill from = other.prefill();
-        expect_refused([&] { append(from.keys, from.values, tokens); },
+        expect_refused([&] { cache_.append(0, both_, from.keys.slice(0, tokens), from.values.slice(0, tokens)); },
                        std::string("layer 0: ") + (is_keys ? "keys" : "values") + " of sequence 1, KV head 1, token " +
                            std::to_string(tokens - 1) + ", channel 11 of the tensor: " + name +
                            "; valid: finite numbers");
@@ -229,8 +237,9 @@ TEST(CallerPrefill, NeedsTheQueriesThatASelectorReads) {
   const auto refused = [&] { return refusal([&] { cache.prefill(input); }); };
   EXPECT_EQ(refused(), "");
   input.observed = {};
-  EXPECT_EQ(refused(), "layer 0: observed queries: there are none; valid: from 1 position per sequence");
-  input.observed = {nullptr, data.observed_positions};
+  EXPECT_EQ(refused(), "layer 0: observed queries: there are none; valid: from 1 per query head");
+  input.observed = data.observed();
+  input.observed.base = nullptr;
   EXPECT_NE(refused().find("observed queries have no base (null)"), std::string::npos);
   input = data.prefill();
   std::swap(data.observed_positions[0], data.observed_positions[1]);
@@ -342,6 +351,8 @@ TEST(State, IsSharedWithinAMethodAlone) {
   EXPECT_EQ(counted(state("state_a", 72, 1), state("state_a", 72, 1)), 72U);
   EXPECT_EQ(counted(state("state_a", 72, 1), state("state_a", 80, 2)), 152U);
   EXPECT_EQ(counted(state("state_a", 72, 0), state("state_a", 72, 0)), 4 * 72U);
+  const MethodSpec rotated = method_spec(plugins, MethodKind::codec, "rotated", {});
+  EXPECT_EQ(counted(rotated, rotated), 512U);  // one matrix for keys and values of all layers
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 using namespace test;
 
 // Tokens of a role that each rung holds; the last entry is of raw ones.
-std::vector<std::uint64_t> held(const Pipeline& pipeline, const std::vector<Segment>& segments) {
+std::vector<std::uint64_t> held_by_rung(const Pipeline& pipeline, const std::vector<Segment>& segments) {
   std::vector<std::uint64_t> tokens(pipeline.rungs().size() + 1);
   for (const auto& segment : segments) {
     tokens[segment.encoded ? segment.rung : tokens.size() - 1] += segment.tokens;
@@ -18,54 +18,26 @@ std::vector<std::uint64_t> held(const Pipeline& pipeline, const std::vector<Segm
   return tokens;
 }
 
-class Grower {
- public:
-  Grower(const Pipeline& pipeline, std::uint64_t seed)
-      : shape_(test::shape(1, 2, 4, 16, Dtype::bf16)), model_(shape_, seed), cache_(pipeline, std::span(&shape_, 1), test::backend()) {}
-
-  void append(std::uint64_t count) {
-    const auto keys = model_.draw(count, 16, given_.keys);
-    const auto values = model_.draw(count, 16, given_.values);
-    const std::uint32_t sequence = 0;
-    cache_.append(0, std::span(&sequence, 1), count, tensor(keys, shape_, count, 16), tensor(values, shape_, count, 16));
-  }
-  void prefill(std::uint64_t count) {
-    given_ = {};
-    const auto keys = model_.draw(count, 16, given_.keys);
-    const auto values = model_.draw(count, 16, given_.values);
-    cache_.prefill(0, 0, {count, tensor(keys, shape_, count, 16), tensor(values, shape_, count, 16), {}});
-  }
-  void expect_holds() { test::expect_holds(cache_.layer(0), 0, given_, 0.45, UINT64_MAX); }
-
-  CacheManager& cache() { return cache_; }
-  const Head& head() { return cache_.layer(0).head(0, 1); }
-
- private:
-  LayerShape shape_;
-  Model model_;
-  Given given_;
-  CacheManager cache_;
-};
-
 TEST(Ladder, NewBlocksAreOfTheRungThatTheSequenceIsOn) {
   Pipeline pipeline;
   pipeline.sinks = 4;
   pipeline.tail = 28;
   pipeline.ladder = {rung(0, kivi(0, 0, "8")), rung(320, kivi(0, 0, "4")), rung(1000, kivi(0, 0, "3"))};
-  Grower grown(pipeline, 1);
+  Grower grown(pipeline);
   for (int i = 0; i < 1184; ++i) grown.append(1);
   // Keys are cut every 32 tokens from 4 on: a block leaves the tail when its end + 28 tokens are there, and the last of
   // the first rung does at 320. Values are cut every 128: at 160, 288, 416...
-  EXPECT_EQ(held(pipeline, grown.head().keys.segments), (std::vector<std::uint64_t>{288, 672, 192, 4 + 28}));
-  EXPECT_EQ(held(pipeline, grown.head().values.segments), (std::vector<std::uint64_t>{256, 640, 256, 4 + 28}));
+  EXPECT_EQ(held_by_rung(pipeline, grown.head().keys.segments), (std::vector<std::uint64_t>{288, 672, 192, 4 + 28}));
+  EXPECT_EQ(held_by_rung(pipeline, grown.head().values.segments), (std::vector<std::uint64_t>{256, 640, 256, 4 + 28}));
   grown.expect_holds();
   // The bits change at a threshold, the blocks of before stay.
   EXPECT_EQ(grown.head().keys.segments[9].rung, 0);
   EXPECT_EQ(grown.head().keys.segments[10].rung, 1);
-  Grower at_once(pipeline, 1);
+  Grower at_once(pipeline);
   at_once.prefill(1184);
-  EXPECT_EQ(held(pipeline, at_once.head().keys.segments), held(pipeline, grown.head().keys.segments));
-  EXPECT_EQ(held(pipeline, at_once.head().values.segments), held(pipeline, grown.head().values.segments));
+  EXPECT_EQ(held_by_rung(pipeline, at_once.head().keys.segments), held_by_rung(pipeline, grown.head().keys.segments));
+  EXPECT_EQ(held_by_rung(pipeline, at_once.head().values.segments),
+            held_by_rung(pipeline, grown.head().values.segments));
 }
 
 TEST(Ladder, OlderBlocksAreRecodedAFewAtATime) {
@@ -73,30 +45,30 @@ TEST(Ladder, OlderBlocksAreRecodedAFewAtATime) {
   pipeline.ladder = {rung(0, kivi(0, 0, "8")), rung(2000, kivi(0, 0, "3"), true)};
   for (const bool async : {false, true}) {
     pipeline.async = async;
-    Grower grown(pipeline, 2);
+    Grower grown(pipeline);
     for (int i = 0; i < 2000; ++i) grown.append(1);
-    EXPECT_EQ(held(pipeline, grown.head().keys.segments)[1], 0U);
+    EXPECT_EQ(held_by_rung(pipeline, grown.head().keys.segments)[1], 0U);
     grown.cache().flush();
     const std::uint64_t before = grown.cache().bytes().total();
     grown.append(1);
     EXPECT_TRUE(grown.head().stale);
     if (!async) {
-      EXPECT_EQ(held(pipeline, grown.head().keys.segments)[1], 32U);  // a block of it each append
-      EXPECT_EQ(held(pipeline, grown.head().values.segments)[1], 128U);
+      EXPECT_EQ(held_by_rung(pipeline, grown.head().keys.segments)[1], 32U);  // a block of it each append
+      EXPECT_EQ(held_by_rung(pipeline, grown.head().values.segments)[1], 128U);
     }
     grown.append(1);
     grown.expect_holds();
     for (int i = 0; i < 70; ++i) grown.append(1);
     grown.cache().flush();
     EXPECT_FALSE(grown.head().stale);
-    EXPECT_EQ(held(pipeline, grown.head().keys.segments)[0], 0U);
-    EXPECT_EQ(held(pipeline, grown.head().values.segments)[0], 0U);
+    EXPECT_EQ(held_by_rung(pipeline, grown.head().keys.segments)[0], 0U);
+    EXPECT_EQ(held_by_rung(pipeline, grown.head().values.segments)[0], 0U);
     EXPECT_LT(grown.cache().bytes().total(), before * 6 / 10);
     EXPECT_EQ(grown.cache().bytes().total(), grown.cache().requested_bytes());
     grown.expect_holds();
-    Grower at_once(pipeline, 2);
+    Grower at_once(pipeline);
     at_once.prefill(2072);
-    EXPECT_EQ(held(pipeline, at_once.head().keys.segments)[0], 0U);
+    EXPECT_EQ(held_by_rung(pipeline, at_once.head().keys.segments)[0], 0U);
   }
 }
 
@@ -109,30 +81,30 @@ TEST(Ladder, ABudgetOfBytesChoosesTheRung) {
   pipeline.ladder = {rung(0, kivi(0, 0, "8")), rung(0, kivi(0, 0, "5")), rung(0, kivi(0, 0, "2"))};
   pipeline.bytes_per_sequence = budget;
   for (const std::uint64_t tokens : {0U, 100U, 300U, 450U, 500U, 700U, 800U, 1100U}) {
-    Grower cache(pipeline, 3);
+    Grower cache(pipeline);
     cache.prefill(tokens);
     const std::uint64_t bytes = cache.cache().bytes().total();
     EXPECT_LE(bytes, budget) << tokens;
-    const auto tokens_held = held(pipeline, cache.head().keys.segments);
+    const auto tokens_held = held_by_rung(pipeline, cache.head().keys.segments);
     for (std::size_t i = 1; i < 3; ++i) {
       if (tokens_held[i] == 0) continue;
       Pipeline milder = pipeline;
       milder.bytes_per_sequence = 0;
       milder.ladder = {pipeline.ladder[i - 1]};
-      Grower other(milder, 3);
+      Grower other(milder);
       other.prefill(tokens);
       EXPECT_GT(other.cache().bytes().total(), budget) << tokens << " tokens on rung " << i;
     }
   }
   for (const bool async : {false, true}) {
     pipeline.async = async;
-    Grower grown(pipeline, 4);
+    Grower grown(pipeline);
     std::vector<bool> seen(3);
     std::uint64_t count = 0;
     try {
       for (; count < 10000; ++count) {
         grown.append(1);
-        const auto now = held(pipeline, grown.head().keys.segments);
+        const auto now = held_by_rung(pipeline, grown.head().keys.segments);
         for (std::size_t i = 0; i < 3; ++i) seen[i] = seen[i] || now[i] > 0;
         ASSERT_LE(grown.cache().layer(0).bytes_of(0), budget) << count;
       }
@@ -148,9 +120,9 @@ TEST(Ladder, ABudgetOfBytesChoosesTheRung) {
     EXPECT_EQ(grown.cache().layer(0).tokens(0), count);
     grown.cache().clear(0);
     grown.append(64);
-    EXPECT_EQ(held(pipeline, grown.head().keys.segments)[3], 64U);
+    EXPECT_EQ(held_by_rung(pipeline, grown.head().keys.segments)[3], 64U);
   }
-  Grower cache(pipeline, 5);
+  Grower cache(pipeline);
   EXPECT_THROW(cache.prefill(5000), BudgetError);
 }
 

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <numeric>
 
 #include "tests/cache/growing.hpp"
 
@@ -62,35 +64,61 @@ class Life {
       }
       expect_holds(cache.layer(0), sequence, rows, 0.45, budget + 300);
     }
+    expect_decompresses(cache);
   }
 
  private:
+  // All sequences, one behind the other, as long as the longest; what was evicted or is not there is 0.
+  void expect_decompresses(const CacheManager& cache) const {
+    const LayerCache& layer = cache.layer(0);
+    std::uint64_t longest = 0;
+    for (const auto& [sequence, rows] : given_) longest = std::max(longest, layer.tokens(sequence));
+    std::vector<std::byte> out[2];
+    std::vector<float> expected[2];
+    for (const auto role : {KVLAB_ROLE_KEYS, KVLAB_ROLE_VALUES}) {
+      const std::uint64_t channels = shape_.head_dim(role);
+      auto& all = expected[role];
+      for (const auto& [sequence, rows] : given_) {
+        for (std::uint32_t head = 0; head < shape_.kv_heads; ++head) {
+          const Held own = held(layer, sequence, head, role);
+          const std::size_t first = all.size();
+          all.resize(first + longest * channels);
+          for (std::size_t i = 0; i < own.positions.size(); ++i) {
+            std::copy_n(own.rows.data() + i * channels, channels, all.data() + first + own.positions[i] * channels);
+          }
+        }
+      }
+      out[role].assign(all.size() * size_of(shape_.dtype), std::byte{1});
+    }
+    const_cast<CacheManager&>(cache).decompress(0, out[KVLAB_ROLE_KEYS].data(), out[KVLAB_ROLE_VALUES].data());
+    for (const auto role : {KVLAB_ROLE_KEYS, KVLAB_ROLE_VALUES}) {
+      std::vector<std::byte> rounded(out[role].size());
+      from_f32(shape_.dtype, expected[role].data(), rounded.data(), expected[role].size());
+      ASSERT_EQ(out[role], rounded);
+    }
+  }
+
   void prefill(std::uint32_t sequence, std::uint64_t tokens) {
     if (!pipeline_.select.empty() && tokens < 80) tokens = 0;  // a prefill refuses a budget below sinks and tail
     Given& given = given_[sequence];
     given = {};
-    const auto keys = model_.draw(tokens, 16, given.keys);
-    const auto values = model_.draw(tokens, 16, given.values);
+    const Drawn drawn = model_.draw(tokens, given);
     const std::uint64_t observed = std::min<std::uint64_t>(3, tokens);
     const std::vector<float> queries = model_.queries(observed);
     std::vector<std::uint32_t> positions(observed);
     std::iota(positions.begin(), positions.end(), static_cast<std::uint32_t>(tokens - observed));
-    const Prefill input{
-        tokens, tensor(keys, shape_, tokens, 16), tensor(values, shape_, tokens, 16), {queries.data(), positions}};
+    Prefill input = drawn.prefill();
+    input.observed = QueryTensor::contiguous(shape_, 1, observed, queries.data(), positions);
     for (auto* cache : caches_) cache->prefill(0, sequence, input);
   }
 
   // Where a sequence's budget is used up, in one cache or all, it is cleared.
   void append(std::uint32_t sequence, std::uint64_t tokens) {
     Given& given = given_[sequence];
-    const auto keys = model_.draw(tokens, 16, given.keys);
-    const auto values = model_.draw(tokens, 16, given.values);
+    const Drawn drawn = model_.draw(tokens, given);
     try {
       for (auto* cache : caches_) {
-        appending(*cache, sequence, tokens, [&] {
-          cache->append(0, std::span(&sequence, 1), tokens, tensor(keys, shape_, tokens, 16),
-                        tensor(values, shape_, tokens, 16));
-        });
+        appending(*cache, sequence, tokens, [&] { test::append(*cache, sequence, drawn); });
       }
     } catch (const BudgetError&) {
       ASSERT_GT(pipeline_.bytes_per_sequence, 0U);
@@ -106,12 +134,9 @@ class Life {
       positions.push_back(static_cast<std::uint32_t>(tokens - 1 - back));
     }
     positions.push_back(static_cast<std::uint32_t>(tokens + 3));
-    const std::vector<float> queries = model_.queries(positions.size());
-    std::vector<float> out(4 * positions.size() * 16);
     for (auto* cache : caches_) {
-      cache->attend(0, std::span(&sequence, 1), queries.data(), positions, out.data());
-      // Values that cancel leave little to be relative to.
-      ASSERT_LT(test::relative(out, reference(cache->layer(0), sequence, queries, positions)), 1e-3);
+      expect_attends(*cache, sequence, positions, model_, 1e-3);  // values that cancel leave little to be relative to
+      if (testing::Test::HasFatalFailure()) return;
     }
   }
 

@@ -6,9 +6,11 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
+#include <numeric>
 
 #include "experiments/config/node.hpp"
 #include "experiments/workloads/workload.hpp"
+#include "tests/support/attention.hpp"
 #include "tests/support/support.hpp"
 
 namespace kvlab {
@@ -26,44 +28,6 @@ struct Input {
 };
 
 Input input_of(const Data& data) { return {data.shape, data.prefill(), data.judged()}; }
-
-std::vector<float> decoded(const LayerCache& cache, std::uint64_t tokens, bool values) {
-  const LayerShape& shape = cache.shape();
-  const Role& role = values ? cache.layer().values : cache.layer().keys;
-  std::vector<float> rows(shape.heads() * tokens * role.channels);
-  for (std::uint64_t index = 0; index < shape.heads(); ++index) {
-    const auto kv_head = static_cast<std::uint32_t>(index % shape.kv_heads);
-    const Head& head = cache.head(index / shape.kv_heads, kv_head);
-    for (const auto& segment : values ? head.values.segments : head.keys.segments) {
-      cache.backend().read(role, kv_head, segment, head.positions.view(), 0, segment.tokens, rows.data() + (index * tokens + segment.first) * role.channels);
-    }
-  }
-  return rows;
-}
-
-// One query over all tokens.
-std::vector<double> exact(const LayerShape& shape, std::uint64_t tokens, const float* query, const float* keys,
-                          const float* values) {
-  std::vector<double> logits(tokens);
-  double largest = -std::numeric_limits<double>::infinity();
-  for (std::uint64_t t = 0; t < tokens; ++t) {
-    const float* key = keys + t * shape.head_dim_keys;
-    double dot = 0;
-    for (std::uint64_t c = 0; c < shape.head_dim_keys; ++c) dot += static_cast<double>(query[c]) * key[c];
-    logits[t] = dot * shape.attention_scale;
-    largest = std::max(largest, logits[t]);
-  }
-  std::vector<double> out(shape.head_dim_values, 0.0);
-  double total = 0;
-  for (std::uint64_t t = 0; t < tokens; ++t) {
-    const double weight = std::exp(logits[t] - largest);
-    if (weight < 1e-18) continue;
-    total += weight;
-    for (std::uint64_t c = 0; c < out.size(); ++c) out[c] += weight * values[t * out.size() + c];
-  }
-  for (auto& x : out) x /= total;
-  return out;
-}
 
 // Of the differences between a cache's attention and the exact one, relative to the output: of a query head (all its
 // queries together), of one query.
@@ -89,8 +53,7 @@ std::string text_of(const std::string& method, const Parameters& parameters) {
 
 void compare(const Input& input, const std::string& method, const Parameters& parameters, Worst& worst) {
   const LayerShape& shape = input.shape;
-  const std::uint64_t tokens = input.prefill.tokens;
-  const std::uint64_t queries = input.judged.positions.size();
+  const std::uint64_t queries = input.judged.count;
   Pipeline pipeline;
   pipeline.keys = pipeline.values = test::spec(method, parameters);
   std::vector<double> expected;
@@ -102,17 +65,9 @@ void compare(const Input& input, const std::string& method, const Parameters& pa
     std::vector<float> got(shape.batch * shape.query_heads * queries * shape.head_dim_values);
     cache.attend(input.judged, got.data());
     if (expected.empty()) {  // what is decoded does not depend on the instruction set
-      const std::vector<float> keys = decoded(cache, tokens, false);
-      const std::vector<float> values = decoded(cache, tokens, true);
-      for (std::uint64_t row = 0; row < shape.batch * shape.query_heads * queries; ++row) {
-        const std::uint64_t query_head = row / queries;
-        const std::uint64_t head =
-            query_head / shape.query_heads * shape.kv_heads + query_head % shape.query_heads / shape.group();
-        const auto out = exact(shape, tokens, input.judged.base + row * shape.head_dim_keys,
-                               keys.data() + head * tokens * shape.head_dim_keys,
-                               values.data() + head * tokens * shape.head_dim_values);
-        expected.insert(expected.end(), out.begin(), out.end());
-      }
+      std::vector<std::uint32_t> sequences(shape.batch);
+      std::iota(sequences.begin(), sequences.end(), 0U);
+      expected = test::attention(cache, sequences, input.judged);
     }
     const std::uint64_t size = queries * shape.head_dim_values;
     const auto error = [&](std::uint64_t first, std::uint64_t count) {
@@ -238,12 +193,13 @@ void compare_trace(const char* name) {
       parse_yaml_value(std::string("{trace: ") + KVLAB_SOURCE_DIR "/configs/traces/" + name + "}", "the test");
   // Resolved twice, as a runner and its worker do.
   const Json checked = resolve_workload(tree, "the workload", "")->portable();
-  const Workload workload = resolve_workload(to_node(checked, "the workload"), "the workload", "", true)->load(1, test::backend());
+  const Workload workload =
+      resolve_workload(to_node(checked, "the workload"), "the workload", "", true)->load(1, test::backend());
   for (const float gain : {1.0F, 30.0F}) {
     Worst worst;
     for (const auto& layer : workload.layers) {
       constexpr std::uint64_t every = 8;
-      const std::uint64_t all = layer.judged.positions.size();
+      const std::uint64_t all = layer.judged.count;
       std::vector<std::uint32_t> positions;
       std::vector<float> rows;
       for (std::uint64_t q = 0; q < all; q += every) positions.push_back(layer.judged.positions[q]);
@@ -254,7 +210,9 @@ void compare_trace(const char* name) {
         }
       }
       scale(rows, gain);
-      const Input input{layer.shape, layer.prefill, {rows.data(), positions}};
+      const Input input{
+          layer.shape, layer.prefill(),
+          QueryTensor::contiguous(layer.shape, layer.shape.batch, positions.size(), rows.data(), positions)};
       for (const std::size_t i : {0U, 2U, 3U, 6U}) compare(input, "quantize", settings()[i], worst);
       compare(input, "low_rank", {{"rank", "32"}}, worst);
     }
@@ -311,7 +269,7 @@ bool refused(const Data& data, const std::string& method, const Parameters& para
         << error.what();
     return true;
   }
-  for (const float x : decoded(cache, data.tokens, false)) {
+  for (const float x : test::held(cache, 0, 0, KVLAB_ROLE_KEYS).rows) {
     if (!std::isfinite(x)) {
       ADD_FAILURE() << "it decodes to " << x;
       break;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <numeric>
 #include <random>
@@ -29,12 +30,6 @@ void store(Dtype dtype, std::vector<float>& rows, std::vector<std::byte>& stored
   stored.resize(rows.size() * size_of(dtype));
   from_f32(dtype, rows.data(), stored.data(), rows.size());
   to_f32(dtype, stored.data(), rows.data(), rows.size());
-}
-
-KvTensor tensor(const LayerShape& shape, std::uint64_t tokens, const std::vector<std::byte>& stored,
-                std::uint32_t channels) {
-  const auto head = static_cast<std::int64_t>(tokens * channels);
-  return {stored.data(), head * shape.kv_heads, head, channels};
 }
 
 }  // namespace
@@ -107,40 +102,49 @@ void Data::set_values(const std::vector<float>& rows) {
   store(shape.dtype, values, stored_values);
 }
 
-Prefill Data::prefill() const {
-  return {tokens,
-          tensor(shape, tokens, stored_keys, shape.head_dim_keys),
-          tensor(shape, tokens, stored_values, shape.head_dim_values),
-          {observed_rows.data(), observed_positions}};
+KvTensor Data::stored(std::uint32_t role) const {
+  const auto& rows = role == KVLAB_ROLE_KEYS ? stored_keys : stored_values;
+  return KvTensor::contiguous(shape, role, shape.batch, tokens, rows.data());
 }
 
-std::vector<double> attention(const Data& data, const std::vector<float>& keys, const std::vector<float>& values,
-                              const std::vector<std::vector<std::uint32_t>>& kept) {
-  const LayerShape& s = data.shape;
-  const std::uint64_t queries = data.judged_positions.size();
-  std::vector<double> out;
-  for (std::uint64_t row = 0; row < s.batch * s.query_heads * queries; ++row) {
-    const std::uint64_t query_head = row / queries;
-    const std::uint64_t head = query_head / s.query_heads * s.kv_heads + query_head % s.query_heads / s.group();
-    const std::uint64_t position = data.judged_positions[row % queries];
-    std::vector<double> sum(s.head_dim_values, 0.0);
-    double total = 0;
-    for (const std::uint32_t token : kept[head]) {
-      if (s.window > 0 && token + s.window <= position) continue;
-      double logit = 0;
-      for (std::uint64_t c = 0; c < s.head_dim_keys; ++c) {
-        logit += static_cast<double>(data.judged_rows[row * s.head_dim_keys + c]) *
-                 keys[(head * data.tokens + token) * s.head_dim_keys + c];
-      }
-      const double weight = std::exp(logit * s.attention_scale);  // logits of tests are small
-      total += weight;
-      for (std::uint64_t c = 0; c < s.head_dim_values; ++c) {
-        sum[c] += weight * values[(head * data.tokens + token) * s.head_dim_values + c];
+QueryTensor Data::observed() const {
+  return QueryTensor::contiguous(shape, shape.batch, observed_positions.size(), observed_rows.data(),
+                                 observed_positions);
+}
+
+QueryTensor Data::judged() const {
+  return QueryTensor::contiguous(shape, shape.batch, judged_positions.size(), judged_rows.data(), judged_positions);
+}
+
+Turned::Turned(const KvTensor& from, std::uint64_t gap) : tensor_(from) {
+  const std::uint64_t row = from.channels + gap;
+  tensor_.sequence_stride = static_cast<std::int64_t>(row);
+  tensor_.head_stride = tensor_.sequence_stride * static_cast<std::int64_t>(from.sequences);
+  tensor_.token_stride = tensor_.head_stride * from.kv_heads;
+  stored_.assign(from.tokens * from.kv_heads * from.sequences * row * size_of(from.dtype), std::byte{0xFF});  // NaN
+  tensor_.base = stored_.data();
+  for (std::uint64_t sequence = 0; sequence < from.sequences; ++sequence) {
+    for (std::uint32_t head = 0; head < from.kv_heads; ++head) {
+      for (std::uint64_t token = 0; token < from.tokens; ++token) {
+        const std::byte* to = tensor_.head(sequence, head).from(token).base;
+        std::memcpy(stored_.data() + (to - stored_.data()), from.head(sequence, head).from(token).base,
+                    from.channels * size_of(from.dtype));
       }
     }
-    for (const double value : sum) out.push_back(total > 0 ? value / total : 0);
   }
-  return out;
+}
+
+std::vector<std::byte> all_bytes(const LayerCache& cache, std::uint32_t sequence) {
+  std::vector<std::byte> bytes;
+  for (std::uint32_t head = 0; head < cache.shape().kv_heads; ++head) {
+    for (const auto role : {KVLAB_ROLE_KEYS, KVLAB_ROLE_VALUES}) {
+      for (const auto& segment : cache.head(sequence, head).of(role).segments) {
+        bytes.resize(bytes.size() + segment.size);
+        cache.backend().read(segment.data, bytes.data() + bytes.size() - segment.size, segment.size);
+      }
+    }
+  }
+  return bytes;
 }
 
 ForcedIsa::ForcedIsa(Isa isa) {

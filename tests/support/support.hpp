@@ -37,8 +37,10 @@ struct Data {
   void set_keys(const std::vector<float>& rows);
   void set_values(const std::vector<float>& rows);
 
-  [[nodiscard]] Prefill prefill() const;
-  [[nodiscard]] QueryTensor judged() const { return {judged_rows.data(), judged_positions}; }
+  [[nodiscard]] KvTensor stored(std::uint32_t role) const;  // KVLAB_ROLE_KEYS, _VALUES
+  [[nodiscard]] QueryTensor observed() const;
+  [[nodiscard]] QueryTensor judged() const;
+  [[nodiscard]] Prefill prefill() const { return {stored(KVLAB_ROLE_KEYS), stored(KVLAB_ROLE_VALUES), observed()}; }
 
   LayerShape shape;
   std::uint64_t tokens;
@@ -52,12 +54,22 @@ struct Data {
   std::vector<std::uint32_t> judged_positions;
 };
 
+// The same numbers, [token, kv_head, sequence, channel], with so many elements between rows.
+class Turned {
+ public:
+  Turned(const KvTensor& from, std::uint64_t gap);
+  [[nodiscard]] const KvTensor& tensor() const { return tensor_; }
+
+ private:
+  std::vector<std::byte> stored_;
+  KvTensor tensor_;
+};
+
+// All segments of a sequence's heads, as they stand in memory.
+std::vector<std::byte> all_bytes(const LayerCache& cache, std::uint32_t sequence);
+
 LayerShape shape(std::uint64_t batch, std::uint32_t kv_heads, std::uint32_t query_heads, std::uint32_t head_dim,
                  Dtype dtype = Dtype::f32);
-
-// Attention over chosen rows in f64, written out: [batch, query_head, query, channel].
-std::vector<double> attention(const Data& data, const std::vector<float>& keys, const std::vector<float>& values,
-                              const std::vector<std::vector<std::uint32_t>>& kept);
 
 // What attention on the bytes may differ by from attention over the decoded rows: codecs may round queries and weights
 // to 16 bits. A tenth of the 2e-3 that the project promises.

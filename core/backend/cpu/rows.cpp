@@ -39,14 +39,13 @@ class Gatherer {
   }
 
   void add_raw(const Source& source) {
-    const auto step = static_cast<std::int64_t>(role_.row_bytes());
-    const TokenRows rows = source.block == nullptr ? source.rows : TokenRows{source.block->data, step};
-    if (source.picked == nullptr && rows.row_step == step) {
-      put(role_.dtype, rows.from(source.first).base, source.count);
+    const TokenRows rows = source.block == nullptr ? source.rows : role_.rows(source.block->data);
+    if (source.picked == nullptr && rows.side_by_side(role_.channels)) {
+      put(rows.dtype, rows.from(source.first).base, source.count);
       return;
     }
     for (std::uint64_t i = 0; i < source.count; ++i) {
-      put(role_.dtype, rows.from(source.picked != nullptr ? source.picked[i] : source.first + i).base, 1);
+      put(rows.dtype, rows.from(source.picked != nullptr ? source.picked[i] : source.first + i).base, 1);
     }
   }
 
@@ -104,11 +103,9 @@ bool is_view(const Source& source) {
 }  // namespace
 
 TokenRows rows_of(const Role& role, std::span<const Source> sources, Dtype dtype, Buffer& into, Workspace& workspace) {
-  const auto step = static_cast<std::int64_t>(role.row_bytes());
   if (sources.size() == 1 && is_view(sources.front()) && dtype == role.dtype) {
     const Source& source = sources.front();
-    return source.block == nullptr ? source.rows.from(source.first)
-                                   : TokenRows{source.block->data, step}.from(source.first);
+    return source.block == nullptr ? source.rows.from(source.first) : role.rows(source.block->data).from(source.first);
   }
   std::uint64_t count = 0;
   for (const auto& source : sources) count += source.count;
@@ -116,19 +113,15 @@ TokenRows rows_of(const Role& role, std::span<const Source> sources, Dtype dtype
   auto* all = into.ensure<std::byte>(count * row);
   Gatherer gatherer(role, dtype, all, workspace);
   for (const auto& source : sources) gatherer.add(source);
-  return {all, static_cast<std::int64_t>(row)};
+  return {all, static_cast<std::int64_t>(row), dtype};
 }
 
 void check_rows(const Origin& origin, const TokenRows& rows, const Source& source) {
-  const LayerShape& shape = *origin.shape;
-  const std::uint64_t channels = origin.role == KVLAB_ROLE_KEYS ? shape.head_dim_keys : shape.head_dim_values;
-  const bool neighbours = rows.row_step == static_cast<std::int64_t>(channels * size_of(shape.dtype));
-  if (neighbours && all_finite(shape.dtype, rows.base, source.count * channels)) return;
-  for (std::uint64_t t = 0; t < source.count; ++t) {
-    const std::byte* row = rows.from(t).base;
-    if (all_finite(shape.dtype, row, channels)) continue;
-    refuse_row(origin, row, channels, source.picked != nullptr ? source.picked[t] : source.first + t);
-  }
+  const std::uint64_t channels = origin.shape->head_dim(origin.role);
+  if (all_finite(rows, source.count, channels)) return;
+  std::uint64_t t = 0;
+  while (all_finite(rows.from(t), 1, channels)) ++t;
+  refuse_row(origin, rows.from(t).base, channels, source.picked != nullptr ? source.picked[t] : source.first + t);
 }
 
 }  // namespace kvlab::cpu

@@ -38,14 +38,14 @@ kvlab_encode_out output(const CodecInstance& codec, std::uint64_t tokens) {
   return out;
 }
 
-kvlab_view view_of(const TokenRows& rows, Dtype dtype, std::uint64_t tokens, std::uint64_t channels) {
+kvlab_view view_of(const TokenRows& rows, std::uint64_t tokens, std::uint64_t channels) {
   kvlab_view view{};
   view.base = rows.base;
-  view.dtype = static_cast<kvlab_dtype>(dtype);
+  view.dtype = static_cast<kvlab_dtype>(rows.dtype);
   view.heads = 1;
   view.tokens = tokens;
   view.channels = channels;
-  view.token_stride = rows.row_step / static_cast<std::int64_t>(size_of(dtype));
+  view.token_stride = rows.row_step / static_cast<std::int64_t>(size_of(rows.dtype));
   return view;
 }
 
@@ -57,7 +57,7 @@ void encode_rows(EncodeTask& task, const TokenRows& rows, Arena& arena, Workspac
   kvlab_encode_in in{};
   in.struct_size = sizeof in;
   in.kv_head = task.kv_head;
-  in.view = view_of(rows, task.role->dtype, task.tokens, task.role->channels);
+  in.view = view_of(rows, task.tokens, task.role->channels);
   in.positions = range.list;
   in.first_position = range.first;
   in.scratch = workspace.codec_scratch.ensure<std::byte>(codec.traits().encode_scratch);
@@ -83,7 +83,7 @@ TokenRows copy_rows(const CopyTask& task, const Source& source, std::byte* to, W
   const Role& role = *task.role;
   const std::uint64_t row = role.row_bytes();
   const TokenRows rows = rows_of(role, std::span(&source, 1), role.dtype, workspace.rows, workspace);
-  if (rows.row_step == static_cast<std::int64_t>(row)) {
+  if (rows.side_by_side(role.channels)) {
     copy_bytes(to, rows.base, source.count * row, task.past_caches);
   } else {
     for (std::uint64_t t = 0; t < source.count; ++t) std::memcpy(to + t * row, rows.from(t).base, row);
@@ -170,7 +170,7 @@ void score(const ScoreTask& task, const Work& work, Workspace& workspace) {
     const auto sources = work.of(range);
     const TokenRows found = rows_of(*role, sources, task.dtype, into, workspace);
     if (origin.shape != nullptr) check_rows(origin, found, sources.front());
-    return view_of(found, task.dtype, task.tokens, role->channels);
+    return view_of(found, task.tokens, role->channels);
   };
   in.keys = rows(task.keys_role, task.keys, task.keys_origin, workspace.rows);
   in.values = rows(task.values_role, task.values, task.values_origin, workspace.more_rows);

@@ -143,13 +143,13 @@ class SyntheticSource : public WorkloadSource {
       from_f32(shape_.dtype, rows + drawn, values + index * head_bytes, head_size);
     });
 
-    const auto stride = static_cast<std::int64_t>(head_size);
-    layer.tokens = shape_.tokens + shape_.decoded;
-    layer.prefill.tokens = shape_.tokens;
-    layer.prefill.keys = {keys, stride * shape_.kv_heads, stride, shape_.head_dim};
-    layer.prefill.values = {values, stride * shape_.kv_heads, stride, shape_.head_dim};
-    layer.prefill.observed = {observed_rows, observed};
-    layer.judged = {judged_rows, judged};
+    const LayerShape& shape = layer.shape;
+    const std::uint64_t tokens = shape_.tokens + shape_.decoded;
+    layer.keys = KvTensor::contiguous(shape, KVLAB_ROLE_KEYS, shape.batch, tokens, keys);
+    layer.values = KvTensor::contiguous(shape, KVLAB_ROLE_VALUES, shape.batch, tokens, values);
+    layer.prefilled = shape_.tokens;
+    layer.observed = QueryTensor::contiguous(shape, shape.batch, observed.size(), observed_rows, observed);
+    layer.judged = QueryTensor::contiguous(shape, shape.batch, judged.size(), judged_rows, judged);
     workload.layers.push_back(std::move(layer));
   }
 

@@ -177,13 +177,12 @@ class TraceSource : public WorkloadSource {
       trace.read_queries(from, sequences_[s], queries);
       split_queries(queries, s, observed.size(), judged.size(), observed_rows, judged_rows);
     }
-    const auto stride = static_cast<std::int64_t>(head_size);
-    layer.tokens = tokens;
-    layer.prefill.tokens = prefill_;
-    layer.prefill.keys = {keys, static_cast<std::int64_t>(sequence_size), stride, header_.head_dim};
-    layer.prefill.values = {values, static_cast<std::int64_t>(sequence_size), stride, header_.head_dim};
-    layer.prefill.observed = {observed_rows, observed};
-    layer.judged = {judged_rows, judged};
+    const LayerShape& shape = layer.shape;
+    layer.keys = KvTensor::contiguous(shape, KVLAB_ROLE_KEYS, shape.batch, tokens, keys);
+    layer.values = KvTensor::contiguous(shape, KVLAB_ROLE_VALUES, shape.batch, tokens, values);
+    layer.prefilled = prefill_;
+    layer.observed = QueryTensor::contiguous(shape, shape.batch, observed.size(), observed_rows, observed);
+    layer.judged = QueryTensor::contiguous(shape, shape.batch, judged.size(), judged_rows, judged);
     workload.layers.push_back(std::move(layer));
   }
 
