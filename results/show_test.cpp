@@ -6,6 +6,7 @@
 #include <limits>
 #include <sstream>
 
+#include "core/base/error.hpp"
 #include "results/failures.hpp"
 
 namespace kvlab {
