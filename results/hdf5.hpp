@@ -30,7 +30,7 @@ class Object {
   Close close_;
 };
 
-// Once a process, before any call: errors are thrown, not printed; the library loads no plugins and follows no link
+// Once per process, before any call: errors are thrown, not printed; the library loads no plugins and follows no link
 // into another file.
 void start();
 

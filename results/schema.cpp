@@ -45,12 +45,12 @@ std::vector<ColumnSpec> make_cell_columns() {
       text("isa", "instruction set of the kernels: scalar, avx2, avx512 or avx512vnni"),
       count("batch", "sequences"),
       count("layers", "model layers in the workload"),
-      count("kv_heads", "KV heads a layer"),
-      count("query_heads", "query heads a layer"),
+      count("kv_heads", "KV heads per layer"),
+      count("query_heads", "query heads per layer"),
       count("head_dim", "channels of a key; values have as many"),
       count("tokens", "P, the tokens of the prefill"),
       count("decoded_tokens", "appended one by one after the prefill; what follows is of the cache at their end"),
-      real("kept_tokens", "1", "mean a head, sinks and tail included"),
+      real("kept_tokens", "1", "mean per head, sinks and tail included"),
       count("elements", "of K and V, all tokens"),
       {"raw_bytes", ColumnType::integer, "B", "elements in the workload's dtype"},
       real("threads", "1", "that measured the cell, a background thread not among them"),
@@ -74,7 +74,7 @@ std::vector<ColumnSpec> make_cell_columns() {
   };
   add_timing(columns, "compress_seconds", "of selectors and encoding, from warm raw buffers");
   add_timing(columns, "decompress_seconds", "to decompress into the workload's dtype");
-  add_timing(columns, "attend_seconds", "of one query a query head and sequence over the whole cache");
+  add_timing(columns, "attend_seconds", "of one query per query head and sequence over the whole cache");
   add_timing(columns, "plain_attend_seconds", "of the same by scalar loops that decode a row for each query head");
   add_timing(columns, "append_seconds", "to append a token to all sequences while decoding");
   add_extremes(columns, "append_seconds");
@@ -105,7 +105,7 @@ const std::vector<ColumnSpec>& layer_columns() {
   static const std::vector<ColumnSpec> columns{
       text("id", "of the cell"),
       count("layer", "the model's own number"),
-      real("kept_tokens", "1", "mean a head"),
+      real("kept_tokens", "1", "mean per head"),
       real("bytes", "B", "of this layer, without state that layers share"),
       real("key_error", "1", "as in cells, of this layer"),
       real("value_error", "1", "as in cells, of this layer"),
@@ -131,7 +131,7 @@ const std::vector<ColumnSpec>& rung_columns() {
       text("role", "keys or values"),
       count("rung", "0-based place in `adaptive`; -1: raw"),
       text("codec", "JSON of its method and parameters"),
-      real("tokens", "1", "that it holds at the end, mean a head and layer; of a role they add up to kept_tokens"),
+      real("tokens", "1", "that it holds at the end, mean per head and layer; of a role they add up to kept_tokens"),
   };
   return columns;
 }

@@ -8,10 +8,10 @@
 
 namespace kvlab {
 
-const std::vector<ColumnSpec>& cell_columns();    // `cells`: one row a cell
-const std::vector<ColumnSpec>& layer_columns();   // `layers`: one row a cell and layer
+const std::vector<ColumnSpec>& cell_columns();    // `cells`: one row per cell
+const std::vector<ColumnSpec>& layer_columns();   // `layers`: one row per cell and layer
 const std::vector<ColumnSpec>& sample_columns();  // `samples`: each raw timing
-const std::vector<ColumnSpec>& rung_columns();    // `rungs`: one row a codec of an adaptive cell, and role
+const std::vector<ColumnSpec>& rung_columns();    // `rungs`: one row per codec of an adaptive cell, and role
 
 // What became of a cell.
 enum class Status { ok, skipped, unsupported, failed, timeout, out_of_memory, crashed };

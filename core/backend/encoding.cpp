@@ -6,8 +6,8 @@
 namespace kvlab {
 
 Encoding::Encoding(const Role& role, std::uint32_t kv_head, std::uint8_t rung, std::span<const Segment> from,
-                   std::vector<std::uint32_t> positions, std::uint32_t first_position, Promise room)
-    : role_(role), from_(from.begin(), from.end()), positions_(std::move(positions)), room_(std::move(room)) {
+                   std::vector<std::uint32_t> positions, std::uint32_t first_position, Promise promise)
+    : role_(role), from_(from.begin(), from.end()), positions_(std::move(positions)), promise_(std::move(promise)) {
   view_.first = first_position;
   if (!positions_.empty()) {
     view_.form = PositionsView::Form::list;
@@ -31,7 +31,7 @@ void Encoding::add_block(std::uint8_t rung, std::uint32_t kv_head, std::uint64_t
   task.sources.first = work_.sources.size();
   task.positions = view_;
   task.slot = first;
-  task.room = &room_;
+  task.promise = &promise_;
   std::uint64_t at = 0;  // of the segment
   for (const auto& segment : from_) {
     const std::uint64_t begin = std::max(first, at);
@@ -67,7 +67,7 @@ void Encoding::run(const Encode& encode) {
       blocks_.push_back(std::move(task.made));
       blocks_.back().first = std::exchange(first, first + task.tokens);
     }
-    room_ = Promise();
+    promise_ = Promise();
     state_ = State::done;
   } catch (...) {
     blocks_.clear();

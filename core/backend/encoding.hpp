@@ -1,13 +1,17 @@
-// Tokens on their way into a codec: raw rows that left the tail, or blocks of an earlier codec to be recoded.
+// Tokens on their way into a codec: raw rows that left the tail, or blocks of an earlier codec that are recoded.
 //
-// An encoding keeps what it is made from, so any thread may run it while the head goes on to grow and to be read; the
-// head itself is changed by its owner's calls alone, who put what was made in the place of what it was made from:
+// An encoding owns what it is made from (shared pieces of memory, positions, a part of the budget), so any thread may
+// run it while the head goes on to grow and to be read. The head itself is changed by its owner's calls alone: they put
+// what was made in the place of what it was made from.
 //
-//   waiting -> running -> done      run(), by a background thread or by whoever cannot wait
+//   waiting -> running -> done      run(), in the background thread or in a call that cannot wait
 //                      -> failed
-//   done -> in the head             install() (core/head/encodings.hpp), by the owner
+//   done -> in the head             install() (core/head/head.hpp), in a call of the owner
 //
 // Forks share an encoding as they share pieces: each installs the same blocks.
+//
+// Threads: run(), wait(), ready(), failed() and made() from any; blocks() once ready(). No lock: the state is atomic,
+// and what run() writes is read after it.
 #pragma once
 
 #include <atomic>
@@ -24,9 +28,9 @@ namespace kvlab {
 class Encoding {
  public:
   // `from`: segments of one role of a head, side by side. `positions`: of their tokens; empty: contiguous from
-  // `first_position`. `room`: for the blocks at their bounds, padded. `role` outlives this.
+  // `first_position`. `promise`: for the blocks at their bounds, padded. `role` outlives this.
   Encoding(const Role& role, std::uint32_t kv_head, std::uint8_t rung, std::span<const Segment> from,
-           std::vector<std::uint32_t> positions, std::uint32_t first_position, Promise room);
+           std::vector<std::uint32_t> positions, std::uint32_t first_position, Promise promise);
   Encoding(const Encoding&) = delete;
   Encoding& operator=(const Encoding&) = delete;
 
@@ -56,7 +60,7 @@ class Encoding {
   std::vector<std::uint32_t> positions_;
   PositionsView view_;  // of the tokens, from 0
   std::uint64_t bound_ = 0;
-  Promise room_;
+  Promise promise_;
   Work work_;  // sources and encodes
   std::vector<Segment> blocks_;
   std::exception_ptr failure_;

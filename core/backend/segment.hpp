@@ -40,7 +40,7 @@ class Encoding;
 struct Segment {
   std::uint64_t first = 0;  // slot
   std::uint64_t tokens = 0;
-  std::uint64_t room = 0;           // tokens that it may grow to; a block's are its own
+  std::uint64_t capacity = 0;       // tokens that it may grow to; a block's are its own
   const std::byte* data = nullptr;  // backend memory; raw: rows in the layer's dtype; else a block of the codec
   std::uint64_t size = 0;
   bool encoded = false;

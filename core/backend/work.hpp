@@ -1,5 +1,6 @@
 // What bookkeeping asks of a backend: batches of independent tasks over plain descriptors. Whoever makes them decides
-// what stands where, and touches none of it; only a backend reads and writes its memory.
+// what stands where and touches none of it: only a backend reads and writes its memory. Pointers are to backend memory
+// unless said; callers' tensors are in host memory.
 //
 // Of the works of one run the checks come first, then the moves and uploads, in their order; then copies, scores,
 // encodes and gathers, all in one batch: none of them reads what another of the same run writes. What a task gives
@@ -72,7 +73,7 @@ struct EncodeTask {
   bool past_caches = false;
   Origin origin;
   std::shared_ptr<Piece> piece;  // where the codec fills its bound; else memory is taken of the arena, by size
-  Promise* room = nullptr;       // that memory is out of this, if given
+  Promise* promise = nullptr;    // that memory is out of this, if given
   Segment made;                  // all but `first`
 };
 
@@ -80,7 +81,7 @@ struct EncodeTask {
 struct GatherTask {
   const Role* role = nullptr;
   std::size_t source = 0;
-  Promise* room = nullptr;
+  Promise* promise = nullptr;
   bool refused = false;
   Segment made;
 };

@@ -9,7 +9,7 @@ namespace kvlab {
 
 // It can be grown where it is.
 bool RoleGrowth::stands(const Segment& segment, const ChunkPlace& chunk) {
-  return segment.first == chunk.first && segment.room == chunk.room &&
+  return segment.first == chunk.first && segment.capacity == chunk.capacity &&
          (segment.tokens == chunk.tokens || (segment.tokens < chunk.tokens && segment.piece.use_count() == 1));
 }
 
@@ -18,7 +18,7 @@ void RoleGrowth::plan(const LayoutRule& rule, const Role& role, const RoleState&
   role_ = &role;
   before_ = state.slots();
   const auto& segments = state.segments;
-  const bool is_open = !segments.empty() && segments.back().tokens < segments.back().room;
+  const bool is_open = !segments.empty() && segments.back().tokens < segments.back().capacity;
   growth_layout(rule, state.cut, is_open ? segments.back().first : before_, before_ + count, total, layout_);
   kept_ = segments.size();
   while (kept_ > 0 && segments[kept_ - 1].first >= layout_.chunks.front().first) --kept_;
@@ -164,7 +164,7 @@ void Encoder::start(const HeadCall& call, const Role& role, std::uint8_t rung, s
       std::make_shared<Encoding>(role, call.kv_head, rung, from, std::move(positions), first, std::move(promise));
   for (auto& segment : from) {
     segment.encoding = encoding.get();
-    segment.room = segment.tokens;  // nothing is added to what is encoded
+    segment.capacity = segment.tokens;  // nothing is added to what is encoded
   }
   const auto is_waiting = [&](const std::shared_ptr<Encoding>& other) {
     return &other->role() == &role && std::find(now_.begin(), now_.end(), other) == now_.end();

@@ -1,4 +1,4 @@
-// Tokens that come behind those that a head has: into raw chunks, and out of them, a block at a time, into the codec.
+// Tokens that are appended: into raw chunks, and from there, one block at a time, into the codec.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,7 @@ struct NewTokens {
   std::uint64_t count;
 };
 
-// What one role of a head comes to, decided before anything is changed.
+// What one role of a head will be after an append, decided before anything is changed.
 class RoleGrowth {
  public:
   // Of `count` more tokens. `total`: that the sequence was given, with them.
@@ -64,7 +64,7 @@ struct HeadGrowth {
 // thread, the others are run by finish().
 class Encoder {
  public:
-  // A head has at most so many encodings of a role in the background; what is more is encoded at once.
+  // Encodings of one role of a head that may wait in the background; further ones are run at once.
   static constexpr std::size_t most_under_way = 2;
 
   Encoder(Arena& arena, Backend& backend, bool in_background)
@@ -73,7 +73,7 @@ class Encoder {
   // The blocks of a layout whose chunks stand.
   void start_due(const HeadCall& call, const Role& role, const Layout& layout, Promise& promise);
   // A stretch of stale blocks of each role: whole blocks of the codec that they are recoded to. Throws BudgetError
-  // where there is no room; `head.stale` says whether more are left.
+  // where the budget has no place for old and new side by side; `head.stale` says whether more are left.
   void start_stale(const HeadCall& call);
   // All of the head's, also those in the background.
   void settle(Head& head);

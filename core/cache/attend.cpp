@@ -35,7 +35,8 @@ void LayerCache::attend(std::span<const std::uint32_t> sequences, const QueryTen
   if (out == nullptr) throw InputError(of_layer(shape.layer) + "there is nowhere to write the outputs (null)");
   const std::uint64_t count = queries.count;
   const std::uint64_t heads = sequences.size() * shape.kv_heads;
-  attend_tasks_.clear();
+  std::vector<AttendTask>& tasks = memory_->tables.attend;
+  tasks.clear();
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     for (std::uint32_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
       const Head& head = at(sequences[i]).heads[kv_head];
@@ -52,10 +53,10 @@ void LayerCache::attend(std::span<const std::uint32_t> sequences, const QueryTen
       task.query_positions = queries.positions_of(i);
       task.parts = parts_of(task.slots, heads);
       task.out = out + first_row * shape.head_dim_values;
-      for (; task.part < task.parts; ++task.part) attend_tasks_.push_back(task);
+      for (; task.part < task.parts; ++task.part) tasks.push_back(task);
     }
   }
-  memory_->backend.attend({&shape, &layer_.keys, &layer_.values, attend_tasks_});
+  memory_->backend.attend({&shape, &layer_.keys, &layer_.values, tasks});
   memory_->backend.synchronize();
 }
 

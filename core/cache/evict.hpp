@@ -1,15 +1,17 @@
-// Eviction while tokens come: the selectors' budgets kept within one block, head by head.
+// Eviction while tokens come: each head stays within one block of its selectors' token budgets.
 //
-// When the kept tokens exceed the budget of all that were seen by a block, the selectors run again, in order: on the
-// scores that were kept of each token, or, where a score depends on the tokens present, over the rows of all of them
-// (abi.h, KVLAB_SCOPE_*). Selectors by observed queries chose among the tokens of the prefill; here they are passed
-// over, and what they dropped counts as never seen. Those that do not stay leave:
+// A head evicts when it keeps a block more than the budgets allow of the tokens that it has seen. The selectors then
+// run again, in order: on the scores that were kept with each token or, where a score depends on all tokens present,
+// over the rows of all of them (abi.h, KVLAB_SCOPE_*). Selectors by observed queries chose among the tokens of the
+// prefill; they are passed over here, and what they dropped counts as never seen. A token that is not chosen leaves its
+// slot:
 //
 //   slots     0 ... sinks | encoded by all codecs ........ | by one | raw ......... | tail |
 //   evicted   never       | dead, until half of a span is  | dead   | gone at once  | never|
 //
-// A span is slots between cuts that all codecs have in common. A span that is all dead goes; one that is half dead is
-// compacted, each block by its codec's gather; where a codec cannot, it stays as it is.
+// A dead slot is one inside a block whose token was evicted: it is masked, and still counted. A span is the slots
+// between two cuts that all codecs have in common. A span that is all dead goes; one that is half dead is compacted,
+// each block by its codec's gather; where a codec cannot gather, the span stays as it is.
 #pragma once
 
 #include <span>

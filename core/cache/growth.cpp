@@ -44,16 +44,17 @@ void LayerCache::check_append(std::span<const std::uint32_t> sequences, std::uin
 // Before anything is changed: one more read of rows that are copied next.
 void LayerCache::check_new(std::span<const std::uint32_t> sequences, const KvTensor& keys, const KvTensor& values) {
   const LayerShape& shape = layer_.shape;
-  work_.clear();
+  Work& work = memory_->tables.work;
+  work.clear();
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     for (std::uint32_t head = 0; head < shape.kv_heads; ++head) {
       for (const std::uint32_t which : both_roles) {
         const KvTensor& tensor = which == KVLAB_ROLE_KEYS ? keys : values;
-        work_.checks.push_back({{&shape, which, i, head}, tensor.head(i, head), tensor.tokens});
+        work.checks.push_back({{&shape, which, i, head}, tensor.head(i, head), tensor.tokens});
       }
     }
   }
-  run_work();
+  run(work);
 }
 
 void LayerCache::append(std::span<const std::uint32_t> sequences, const KvTensor& keys, const KvTensor& values) {
@@ -81,16 +82,17 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, const KvTensor
     throw;
   }
   const std::vector<HeadCall> calls = this->calls(sequences, tokens, rungs);
-  Promise promise = memory_->arena.promise(plan_growth(calls, tokens, growth_));
+  Promise promise = memory_->arena.promise(plan_growth(calls, tokens, memory_->tables.growth));
   for (std::size_t i = 0; i < sequences.size(); ++i) climb(sequences_[sequences[i]], rungs[i]);
-  new_tokens_.clear();
+  std::vector<NewTokens>& rows = memory_->tables.new_tokens;
+  rows.clear();
   for (const HeadCall& call : calls) {
-    const std::size_t i = new_tokens_.size() / layer_.shape.kv_heads;
-    new_tokens_.push_back({keys.head(i, call.kv_head), values.head(i, call.kv_head),
-                           static_cast<std::uint32_t>(call.total - tokens), tokens});
+    const std::size_t i = rows.size() / layer_.shape.kv_heads;
+    rows.push_back({keys.head(i, call.kv_head), values.head(i, call.kv_head),
+                    static_cast<std::uint32_t>(call.total - tokens), tokens});
   }
   try {
-    grow(calls, new_tokens_, promise);
+    grow(calls, rows, promise);
     evict(calls, memory_->arena, promise, memory_->backend);
     promise = Promise();
     for (const std::uint32_t id : sequences) sequences_[id].tokens += tokens;
@@ -103,13 +105,13 @@ void LayerCache::append(std::span<const std::uint32_t> sequences, const KvTensor
 }
 
 void LayerCache::empty_all(std::span<const std::uint32_t> sequences) {
-  for (auto& growth : growth_) growth.release();
+  for (auto& growth : memory_->tables.growth) growth.release();
   for (const std::uint32_t id : sequences) sequences_[id] = empty();
 }
 
-void LayerCache::run_work() {
-  Work* work = &work_;
-  memory_->backend.run(std::span(&work, 1), memory_->arena);
+void LayerCache::run(Work& work) {
+  Work* one = &work;
+  memory_->backend.run(std::span(&one, 1), memory_->arena);
   memory_->backend.synchronize();
 }
 
@@ -154,15 +156,17 @@ std::uint64_t LayerCache::append_bytes(std::span<const std::uint32_t> sequences,
 }
 
 void LayerCache::grow(std::span<const HeadCall> calls, std::span<const NewTokens> rows, Promise& promise) {
-  work_.clear();
-  for (std::size_t i = 0; i < calls.size(); ++i) growth_[i].grow(calls[i], rows[i], memory_->arena, promise, work_);
-  run_work();
-  work_.clear();
+  Work& work = memory_->tables.work;
+  std::vector<HeadGrowth>& growth = memory_->tables.growth;
+  work.clear();
+  for (std::size_t i = 0; i < calls.size(); ++i) growth[i].grow(calls[i], rows[i], memory_->arena, promise, work);
+  run(work);
+  work.clear();
   Encoder encoder(memory_->arena, memory_->backend, layer_.pipeline.async);
   for (std::size_t i = 0; i < calls.size(); ++i) {
-    growth_[i].release();
-    encoder.start_due(calls[i], layer_.keys, growth_[i].keys.layout(), promise);
-    encoder.start_due(calls[i], layer_.values, growth_[i].values.layout(), promise);
+    growth[i].release();
+    encoder.start_due(calls[i], layer_.keys, growth[i].keys.layout(), promise);
+    encoder.start_due(calls[i], layer_.values, growth[i].values.layout(), promise);
   }
   encoder.finish();
 }
@@ -202,7 +206,7 @@ void LayerCache::hold_budgets(std::span<const std::uint32_t> sequences) {
   try {
     finish(above);
   } catch (const BudgetError&) {
-    return;  // no room for old and new blocks side by side: the next append tries again
+    return;  // old and new blocks side by side are too much: the next append tries again
   }
 }
 
@@ -223,8 +227,8 @@ void LayerCache::flush() {
   memory_->backend.quiesce();  // it may be at a block of a sequence that is gone, and hold its memory
 }
 
-// All that is under way of these, and all that is stale. BudgetError where there is no room for that: what was done
-// stays.
+// All that is under way of these, and all that is stale. BudgetError where the budget is too small for that: what was
+// done stays.
 void LayerCache::finish(std::span<const std::uint32_t> sequences) {
   if (sequences.empty()) return;
   try {

@@ -172,7 +172,7 @@ void HeadEviction::ask_gathers(Promise& promise, Work& work) {
         GatherTask task;
         task.role = &role;
         task.source = work.sources.size();
-        task.room = &promise;
+        task.promise = &promise;
         work.sources.push_back(source);
         work.gathers.push_back(std::move(task));
         gathered_.push_back({which, segment.first, compacted_.size() - 1, {}});

@@ -43,20 +43,20 @@ const LayerCache::Sequence& LayerCache::at(std::uint64_t sequence) const {
 
 std::uint32_t LayerCache::add() {
   const auto free = std::find_if(sequences_.begin(), sequences_.end(), [](const Sequence& s) { return !s.live; });
-  const auto slot = static_cast<std::uint32_t>(free - sequences_.begin());
+  const auto number = static_cast<std::uint32_t>(free - sequences_.begin());
   if (free == sequences_.end()) {
     sequences_.push_back(empty());
   } else {
     *free = empty();
   }
-  return slot;
+  return number;
 }
 
 std::uint32_t LayerCache::fork(std::uint64_t sequence) {
   Sequence copy = at(sequence);
-  const std::uint32_t slot = add();
-  sequences_[slot] = std::move(copy);
-  return slot;
+  const std::uint32_t number = add();
+  sequences_[number] = std::move(copy);
+  return number;
 }
 
 const Head& LayerCache::head(std::uint64_t sequence, std::uint32_t kv_head) const {

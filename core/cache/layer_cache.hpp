@@ -1,28 +1,34 @@
-// The compressed KV cache of one layer for a batch of sequences.
+// The compressed KV cache of one layer, for a batch of sequences.
 //
-// prefill() runs the pipeline on every (sequence, KV head) pair: selectors drop tokens, what is left between sinks and
-// tail is encoded in blocks. append() adds tokens behind: they stay raw until a whole block of them lies before the
-// tail, and then that block is encoded; nothing encoded before is touched. Sequences may differ in length, and heads in
-// the tokens that they keep. attend() and decompress() read what bytes() counts and nothing else: there is no copy of
-// the original. Where tokens will be appended and there are selectors (`decodes`), heads evict as tokens come, and the
-// scores that a selector gave to each token by its rows alone are kept for that and counted: evict.hpp.
+// prefill() runs the pipeline on every (sequence, KV head) pair: selectors drop tokens, and what is left between sinks
+// and tail is encoded in blocks. append() adds tokens behind: they stay raw until a whole block of them lies before the
+// tail, and then that block is encoded; what was encoded before is not touched. Sequences may differ in length, and
+// heads in the tokens that they keep. attend() and decompress() read what bytes() counts and nothing else: there is no
+// copy of the original.
 //
-// Sequences are slots, numbered from 0; at first there are shape.batch empty ones. A fork shares the pieces of memory
-// of its origin until one of the two writes into them; what is shared is counted once.
+// Sequences have numbers, from 0; at first there are shape.batch empty ones. A fork shares the memory of its origin
+// until one of the two writes into it; what is shared is counted once.
 //
-// With a ladder, what codec a block gets is a matter of the sequence's length, or bytes: core/pipeline/ladder.hpp.
-// Where the pipeline is `async`, append() leaves blocks to a background thread and goes on with the raw rows. A later
-// append() of the sequence puts the block in their place; after flush() all is as if it had been encoded at once, to
-// the bit.
+// Eviction: in a cache made with `decodes`, heads above the pipeline's token budgets evict as tokens come, and the
+// scores that a selector gave to each token by its own rows are kept for that and counted (evict.hpp).
+// Ladder: which codec a block gets depends on the sequence's length, or bytes (core/pipeline/ladder.hpp).
+// Async: append() leaves blocks to the backend's background thread and goes on with the raw rows; a later append() to
+// the sequence, or flush(), puts the blocks in their place. After flush() the cache is what it would be without, to the
+// bit.
 //
-// Threads: one call at a time on an object, and on all that share its memory; each call spreads its heads over the
-// backend's threads. Errors: InputError for what the caller got wrong (shapes, sequences, pointers, strides, positions,
-// a NaN or an infinity among keys, values or queries), BudgetError where the memory's budget or a sequence's is used
-// up, MethodError for a method that fails, std::bad_alloc. After InputError all is as before the call, after
-// BudgetError from append() too. Two cases are otherwise: after an InputError for a number that is not finite among a
-// prefill's keys and values, which are looked at as they are read, and after any other error from append() or
-// prefill(), the sequences of the call are empty; after one from flush() those that it is of. Tokens that are dropped
-// unread are not looked at.
+// Threads: one call at a time on an object, and on all objects that share its memory; const calls too. No lock is held
+// between calls. Each call spreads its heads over the backend's threads and returns when all is done.
+//
+// Errors, and what is left after them:
+//   InputError        the caller's: a shape, a sequence, a tensor, strides, positions, numbers that are not finite.
+//                     All is as before the call. One exception: a prefill's keys and values are looked at as they are
+//                     read, so after a number that is not finite among them the call's sequences are empty. Tokens that
+//                     are dropped unread are not looked at.
+//   BudgetError       the arena's budget or a sequence's bytes are used up. After append() all is as before the call;
+//                     after prefill() its sequences are empty.
+//   MethodError, std::bad_alloc
+//                     a method failed. After append() and prefill() the call's sequences are empty; after flush() those
+//                     whose block failed.
 #pragma once
 
 #include <functional>
@@ -38,13 +44,23 @@
 
 namespace kvlab {
 
-// What the layers of a model share: the backend and its memory.
+// What a call describes its work in, used again by the next one. Shared by all layers: between two calls of one layer
+// attention reads more than caches hold, and tables of each layer's own would come from memory.
+struct CallTables {
+  Work work;
+  std::vector<HeadGrowth> growth;
+  std::vector<NewTokens> new_tokens;
+  std::vector<AttendTask> attend;
+};
+
+// What the layers of a model share: the backend, its memory, and the tables of the call that is under way.
 struct CacheMemory {
   explicit CacheMemory(Backend& backend_, std::uint64_t budget = Arena::no_budget)
       : backend(backend_), arena(backend_.memory(), budget) {}
 
   Backend& backend;  // outlives this
   Arena arena;
+  CallTables tables;
 };
 
 class LayerCache {
@@ -61,10 +77,10 @@ class LayerCache {
 
   // ---- sequences ---------------------------------------------------------------------------------------------------
 
-  std::uint32_t add();                         // an empty one; a removed one's slot is used first
+  std::uint32_t add();                         // an empty one; a removed one's number is used first
   std::uint32_t fork(std::uint64_t sequence);  // a new one with the same tokens
   void clear(std::uint64_t sequence);          // empties it
-  void remove(std::uint64_t sequence);         // gives its slot back
+  void remove(std::uint64_t sequence);         // its number is free
 
   // ---- tokens ------------------------------------------------------------------------------------------------------
 
@@ -147,7 +163,7 @@ class LayerCache {
   void hold_budgets(std::span<const std::uint32_t> sequences);
   void finish(std::span<const std::uint32_t> sequences);
   void finish_unsafely(std::span<const std::uint32_t> sequences);
-  void run_work();
+  void run(Work& work);
   void empty_all(std::span<const std::uint32_t> sequences);
   [[nodiscard]] std::vector<std::uint32_t> those_with(std::span<const std::uint32_t> sequences,
                                                       bool (*has)(const Head&)) const;
@@ -163,10 +179,6 @@ class LayerCache {
   Layer layer_;
   std::shared_ptr<CacheMemory> memory_;
   std::vector<Sequence> sequences_;  // after the memory that they are in
-  Work work_;                        // these are used again at each token
-  std::vector<HeadGrowth> growth_;
-  std::vector<NewTokens> new_tokens_;
-  std::vector<AttendTask> attend_tasks_;
 };
 
 }  // namespace kvlab

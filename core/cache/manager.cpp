@@ -49,15 +49,15 @@ void CacheManager::flush() {
 }
 
 std::uint32_t CacheManager::add() {
-  std::uint32_t slot = 0;
-  for (const auto& layer : layers_) slot = layer->add();
-  return slot;
+  std::uint32_t number = 0;
+  for (const auto& layer : layers_) number = layer->add();
+  return number;
 }
 
 std::uint32_t CacheManager::fork(std::uint32_t sequence) {
-  std::uint32_t slot = 0;
-  for (const auto& layer : layers_) slot = layer->fork(sequence);
-  return slot;
+  std::uint32_t number = 0;
+  for (const auto& layer : layers_) number = layer->fork(sequence);
+  return number;
 }
 
 void CacheManager::clear(std::uint32_t sequence) {

@@ -50,7 +50,8 @@ class CacheManager {
   void clear(std::uint32_t sequence);
   void remove(std::uint32_t sequence);
 
-  // ---- tokens, a layer at a time: LayerCache says what each does ---------------------------------------------------
+  // ---- tokens, one layer at a time: LayerCache says what each does
+  // ---------------------------------------------------
 
   void prefill(std::size_t layer, const Prefill& input) { this->layer(layer).prefill(input); }
   void prefill(std::size_t layer, std::uint32_t sequence, const Prefill& input) {

@@ -138,7 +138,7 @@ void run(const std::vector<kvlab::Setting>& given) {
   }
 
   const kvlab::Bytes bytes = cache.bytes();
-  std::printf("%llu tokens a sequence, %zu layers\n", static_cast<unsigned long long>(cache.layer(0).tokens(0)),
+  std::printf("%llu tokens per sequence, %zu layers\n", static_cast<unsigned long long>(cache.layer(0).tokens(0)),
               cache.layers());
   std::printf("uncompressed   %8llu bytes\n", static_cast<unsigned long long>(twin.bytes().total()));
   std::printf("compressed     %8llu bytes: codes %llu, scales %llu, raw sinks and tail %llu\n",

@@ -21,17 +21,19 @@ class BackendArray {
   }
   [[nodiscard]] const std::shared_ptr<Piece>& piece() const { return piece_; }  // null: never grown
 
-  // Padded bytes that writing at that size takes of the arena: 0 where there is room and nobody shares it.
-  [[nodiscard]] std::uint64_t needs(std::uint64_t size) const { return is_roomy(size) ? 0 : Arena::padded(room(size)); }
+  // Padded bytes that writing at that size takes of the arena: 0 where they fit and nobody shares it.
+  [[nodiscard]] std::uint64_t needs(std::uint64_t size) const {
+    return fits(size) ? 0 : Arena::padded(capacity_for(size));
+  }
 
   // Place for `count` values from `first` on, and no more after them; they are still to be written there. What is
   // before stays; this object's own from then on. Backend memory.
   T* open(std::uint64_t first, std::uint64_t count, Arena& arena, Promise& promise, Work& work) {
     const std::uint64_t size = first + count;
-    if (is_roomy(size)) {
+    if (fits(size)) {
       piece_->use(size * sizeof(T));
     } else {
-      auto larger = arena.allocate(room(size), size * sizeof(T), promise);
+      auto larger = arena.allocate(capacity_for(size), size * sizeof(T), promise);
       if (std::min(first, size_) > 0) {
         work.moves.push_back({piece_->data(), larger->data(), std::min(first, size_) * sizeof(T)});
         work.kept.push_back(std::move(piece_));
@@ -48,10 +50,10 @@ class BackendArray {
   }
 
  private:
-  [[nodiscard]] bool is_roomy(std::uint64_t size) const {
+  [[nodiscard]] bool fits(std::uint64_t size) const {
     return piece_ != nullptr && piece_.use_count() == 1 && size * sizeof(T) <= piece_->capacity();
   }
-  [[nodiscard]] std::uint64_t room(std::uint64_t size) const {
+  [[nodiscard]] std::uint64_t capacity_for(std::uint64_t size) const {
     const std::uint64_t bytes = size * sizeof(T);
     return size_ == 0 ? bytes : std::max(bytes, (size_ + size_ / 2) * sizeof(T));
   }

@@ -21,7 +21,7 @@ void put(const Encoding& encoding, std::vector<Segment>& segments) {
 }  // namespace
 
 std::uint64_t bytes_of(const Role& role, const ChunkPlace& chunk) {
-  return Arena::padded(chunk.room * role.row_bytes());
+  return Arena::padded(chunk.capacity * role.row_bytes());
 }
 
 std::uint64_t bytes_of(const Role& role, const BlockPlace& block) {
@@ -37,11 +37,11 @@ std::uint64_t capacity_of(const Role& role, const Layout& layout) {
 
 Segment open_chunk(const Role& role, const ChunkPlace& chunk, Arena& arena, Promise& promise) {
   const std::uint64_t size = chunk.tokens * role.row_bytes();
-  auto piece = arena.allocate(chunk.room * role.row_bytes(), size, promise);
+  auto piece = arena.allocate(chunk.capacity * role.row_bytes(), size, promise);
   Segment segment;
   segment.first = chunk.first;
   segment.tokens = chunk.tokens;
-  segment.room = chunk.room;
+  segment.capacity = chunk.capacity;
   segment.data = piece->data();
   segment.size = size;
   segment.bytes.uncompressed = size;

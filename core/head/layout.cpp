@@ -12,17 +12,17 @@ void add_chunks(const LayoutRule& rule, std::uint64_t first, std::uint64_t slots
   auto block = layout.blocks.begin();
   std::uint64_t begin = layout.from;  // of *block
   while (first < slots) {
-    std::uint64_t room = most_rows;
+    std::uint64_t capacity = most_rows;
     if (!rule.is_raw() && first < std::min(rule.sinks, layout.from)) {
-      room = rule.sinks - first;
+      capacity = rule.sinks - first;
     } else if (!rule.is_raw()) {
       for (; block != layout.blocks.end() && begin + block->tokens <= first; ++block) begin += block->tokens;
       const std::uint64_t end =
           block != layout.blocks.end() ? begin + block->tokens : first + next - (first - layout.cut) % next;
-      room = std::min(room, end - first);
+      capacity = std::min(capacity, end - first);
     }
-    const std::uint64_t tokens = std::min(room, slots - first);
-    layout.chunks.push_back({first, tokens, room});
+    const std::uint64_t tokens = std::min(capacity, slots - first);
+    layout.chunks.push_back({first, tokens, capacity});
     first += tokens;
   }
 }

@@ -39,7 +39,7 @@ struct BlockPlace {
 struct ChunkPlace {
   std::uint64_t first;  // slot
   std::uint64_t tokens;
-  std::uint64_t room;  // that it may grow to
+  std::uint64_t capacity;  // tokens that it may grow to
 };
 
 struct Layout {

@@ -34,7 +34,7 @@ struct Standing {
     });
   }
   [[nodiscard]] std::uint64_t open() const {
-    return !chunks.empty() && chunks.back().tokens < chunks.back().room ? chunks.back().first : slots;
+    return !chunks.empty() && chunks.back().tokens < chunks.back().capacity ? chunks.back().first : slots;
   }
 };
 
@@ -42,7 +42,7 @@ void expect_whole(const LayoutRule& rule, const Standing& standing) {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> all;  // first, end
   for (const auto& [first, block] : standing.blocks) all.emplace_back(first, first + block.tokens);
   for (const auto& chunk : standing.chunks) {
-    ASSERT_LE(chunk.tokens, chunk.room);
+    ASSERT_LE(chunk.tokens, chunk.capacity);
     ASSERT_GT(chunk.tokens, 0U);
     all.emplace_back(chunk.first, chunk.first + chunk.tokens);
   }
@@ -150,10 +150,10 @@ TEST(Layout, OfOneExample) {
   EXPECT_EQ(prefill.blocks[2].tokens, 1U);  // the short one before the tail
   EXPECT_EQ(prefill.cut, 12U);
   ASSERT_EQ(prefill.chunks.size(), 2U);
-  EXPECT_EQ(prefill.chunks[0].room, 3U);   // the sinks
-  EXPECT_EQ(prefill.chunks[1].first, 12U);  // the tail, which ends at the next cut
+  EXPECT_EQ(prefill.chunks[0].capacity, 3U);  // the sinks
+  EXPECT_EQ(prefill.chunks[1].first, 12U);    // the tail, which ends at the next cut
   EXPECT_EQ(prefill.chunks[1].tokens, 2U);
-  EXPECT_EQ(prefill.chunks[1].room, 4U);
+  EXPECT_EQ(prefill.chunks[1].capacity, 4U);
   Layout more;
   growth_layout(rule, 12, 12, 15, 15, more);
   EXPECT_TRUE(more.blocks.empty());

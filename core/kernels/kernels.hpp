@@ -1,4 +1,4 @@
-// The vector loops of the core, a table an instruction set (kvlab/isa.hpp): attention over rows of bf16, f16 or f32,
+// The vector loops of the core, one table per instruction set (kvlab/isa.hpp): attention over rows of bf16, f16 or f32,
 // and the softmax between its two halves. kernels_scalar.cpp is the long-hand reference; rows.inl and softmax.inl are
 // the fast paths, compiled once a set, and are held to it by kernels_test.cpp.
 #pragma once

@@ -1,5 +1,5 @@
 // Attention over rows of bf16, f16 or f32: dots (q . row) and sums (weighted sum of rows), f32 throughout. Included by
-// a file an instruction set.
+// one file per instruction set.
 //
 // Rows are read two registers at a time, as even and odd channels: bf16 then costs a shift and a mask. Queries are put
 // into that order once a call; sums are put back at its end. Up to 4 queries share each pass over the rows, and what
@@ -9,7 +9,7 @@
 //          and one tree of shuffles sums all of them across their elements
 //   sums   H queries x 2 or 4 registers of channels are accumulators over all rows
 //
-// Cycles, AVX-512 at one fused multiply-add a cycle, 4 queries, 128 channels of bf16: 32 + 32 a token, for 512 bytes.
+// Cycles, AVX-512 at one fused multiply-add per cycle, 4 queries, 128 channels of bf16: 32 + 32 per token of 512 bytes.
 
 namespace {
 

@@ -1,4 +1,4 @@
-// The softmax between scores and sums, and the copy past the caches. Included by a file an instruction set.
+// The softmax between scores and sums, and the copy past the caches. Included by one file per instruction set.
 
 namespace {
 

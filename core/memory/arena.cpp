@@ -92,7 +92,7 @@ std::shared_ptr<Piece> Arena::allocate(std::uint64_t capacity, std::uint64_t use
   return std::shared_ptr<Piece>(new Piece(*this, data, size, used));
 }
 
-// A free piece of the size, or up to a quarter more (it then stays as it is), where the budget has room for that beside
+// A free piece of the size, or up to a quarter more (it then stays as it is), where the budget allows that beside
 // what was promised; else from the region.
 std::byte* Arena::take(std::uint64_t& size) {
   const auto found = free_.lower_bound(size);

@@ -1,7 +1,7 @@
-// Which rung of a pipeline's ladder a sequence is on, and its blocks with it.
+// Which rung of a pipeline's ladder a sequence is on, as a pure function of its length.
 //
-// A block is of the rung that its sequence is on when the block leaves the tail: however the tokens came, one by one or
-// in a prefill, blocks are the same where they are cut the same.
+// A block is of the rung that its sequence is on at the moment when the block leaves the tail. So blocks are the same
+// wherever they are cut the same, whether tokens came one by one or in a prefill.
 #pragma once
 
 #include <cstdint>
@@ -12,16 +12,16 @@
 namespace kvlab {
 
 struct RungRule {
-  std::vector<std::uint64_t> above;  // per rung: it holds for lengths above this; ascending from 0
-  std::uint8_t least = 0;            // no block is of an earlier one: those are recoded
+  std::vector<std::uint64_t> above;  // per rung, ascending from 0: it is for lengths (tokens) above this
+  std::uint8_t least = 0;            // the earliest rung that a block may be of; blocks of earlier ones are recoded
 
-  // Of a sequence of that many tokens.
+  // The rung of a sequence of so many tokens.
   [[nodiscard]] std::uint8_t at(std::uint64_t length) const;
 };
 
-// Where a ladder goes by bytes the rung is not a matter of length: the first everywhere, with `least` to be set.
+// Of a ladder by bytes the rung does not depend on the length: at() is then always `least`, which the cache sets.
 RungRule rung_rule(const Pipeline& pipeline);
-// The rung that a sequence's older blocks are recoded to once it is on `rung`.
+// RungRule::least of a sequence on `rung`: the rung that its older blocks are recoded to, 0 where they stay.
 std::uint8_t recode_floor(const Pipeline& pipeline, std::uint8_t rung);
 
 }  // namespace kvlab

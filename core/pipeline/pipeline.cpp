@@ -14,7 +14,7 @@ constexpr std::uint64_t most_kept = std::uint64_t{1} << 31;
 
 }  // namespace
 
-std::uint64_t Budget::of(std::uint64_t present) const {
+std::uint64_t TokenBudget::of(std::uint64_t present) const {
   if (tokens) return std::min(present, *tokens);
   const double wanted = std::floor(keep * static_cast<double>(present) + 0.5);
   return std::min(present, std::max<std::uint64_t>(1, static_cast<std::uint64_t>(wanted)));

@@ -1,5 +1,8 @@
-// What a cache does with the tokens of a prefill: selectors in order, each with its budget, then a codec a role. This
-// is the pipeline of an experiment file, resolved: methods found, parameters typed.
+// What a cache does with its tokens: selectors in order, each with its token budget, then one codec per role (keys,
+// values). This is the pipeline of an experiment file, resolved: methods found, parameters typed.
+//
+// Two budgets are not the same: a TokenBudget says how many tokens a selector leaves, an arena's budget
+// (core/memory/arena.hpp) how many bytes a cache may take.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +15,7 @@
 namespace kvlab {
 
 // How many tokens a selector leaves: `tokens`, or a fraction `keep` of those present.
-struct Budget {
+struct TokenBudget {
   std::optional<std::uint64_t> tokens;
   double keep = 1;  // (0, 1], where `tokens` is not given
 
@@ -22,17 +25,17 @@ struct Budget {
 
 struct SelectStep {
   MethodSpec selector;
-  Budget budget;
+  TokenBudget budget;
 };
 
 inline constexpr std::size_t most_rungs = 16;
 
-// A codec a role; a role with none stays raw.
+// One codec per role; a role with none stays raw.
 struct Rung {
-  std::uint64_t above_tokens = 0;  // the sequence has more than that many; of the first rung 0, then ascending
+  std::uint64_t above_tokens = 0;  // it is for sequences of more tokens than this: 0 in the first, then ascending
   std::optional<MethodSpec> keys;
   std::optional<MethodSpec> values;
-  bool recode = false;  // once a sequence has come here its older blocks are recoded, a few at each append
+  bool recode = false;  // older blocks of a sequence that has come here are recoded, a few at each append
 };
 
 struct Pipeline {
@@ -41,21 +44,23 @@ struct Pipeline {
   std::vector<SelectStep> select;
   std::optional<MethodSpec> keys;    // none: stays raw
   std::optional<MethodSpec> values;  // none: stays raw
-  // In place of keys and values, codecs that change as a sequence grows, at most most_rungs. A role is raw on all rungs
-  // or on none.
+  // In place of keys and values: codecs that change as a sequence grows, at most most_rungs of them. A role is raw on
+  // all rungs or on none.
   std::vector<Rung> ladder;
-  // Above 0: a sequence is on the mildest (first) rung with which it takes no more than this, sinks, tail and positions
-  // included; past it, it goes to the next one and is recoded. Of the whole model: a layer has its share.
+  // Above 0: a sequence is on the first (mildest) rung with which it takes no more bytes than this, sinks, tail and
+  // positions included. When it would take more it goes to the next rung and is recoded. Of all layers together: each
+  // has its share, by what a token takes in it.
   std::uint64_t bytes_per_sequence = 0;
   // Blocks are encoded by a background thread while queries read the raw rows.
   bool async = false;
 
-  // Throws InputError for sinks, a tail, a budget or a ladder that are none. Methods are checked as instances are made.
+  // Throws InputError for sinks, a tail, a token budget or a ladder that are none. Methods are checked when instances
+  // are made of them.
   void check() const;
   // The rungs: the ladder, or the one of keys and values.
   [[nodiscard]] std::vector<Rung> rungs() const;
 
-  // Tokens that a KV head keeps of a prefill. Throws InputError where a budget is below sinks + tail.
+  // Tokens that a KV head keeps of a prefill of so many. Throws InputError where a token budget is below sinks + tail.
   [[nodiscard]] std::uint64_t kept_of(std::uint64_t tokens) const;
 };
 

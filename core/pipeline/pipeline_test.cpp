@@ -10,8 +10,8 @@
 namespace kvlab {
 namespace {
 
-Budget tokens(std::uint64_t count) { return {count, 1}; }
-Budget keep(double share) { return {std::nullopt, share}; }
+TokenBudget tokens(std::uint64_t count) { return {count, 1}; }
+TokenBudget keep(double share) { return {std::nullopt, share}; }
 
 TEST(Budget, CountsAsDefined) {
   EXPECT_EQ(tokens(256).of(1024), 256U);

@@ -104,7 +104,7 @@ void check_functions(const kvlab_descriptor& descriptor) {
         f->scratch == nullptr || f->scores == nullptr) {
       refuse("one of its selector functions is null");
     }
-    if (f->state_per_token != 0) refuse("it asks for a state a token, which is reserved");
+    if (f->state_per_token != 0) refuse("it asks for a state per token, which is reserved");
   } else {
     refuse("its kind is " + std::to_string(descriptor.kind) + "; a codec is 1, a selector 2");
   }

@@ -52,7 +52,7 @@ TEST(Registry, RefusesEachFlawWithItsReason) {
       {"refused_parameter_type", "type 4, which is reserved"},
       {"refused_parameter_default", "'number' has a default outside of its range"},
       {"refused_reserved_ability", "kvlab.append, which is reserved"},
-      {"refused_state_per_token", "state a token, which is reserved"},
+      {"refused_state_per_token", "state per token, which is reserved"},
       {"refused_null_scope", "one of its selector functions is null"},
       {"refused_optimized_by_two", "its field optimized is 2; valid: 0, 1"},
       {"refused_null_string", "its summary is null"},

@@ -89,7 +89,7 @@ struct CLASS : kvlab::Selector {
     return kvlab::Scratch::size<float>(layer.head_dim_keys);
   }
 
-  // One score a token; the highest stay.
+  // One score per token; the highest stay.
   void scores(const kvlab::HeadView& head, std::span<float> out) const {
     kvlab::Scratch scratch = head.scratch;
     const auto row = scratch.take<float>(layer.head_dim_keys);
@@ -112,7 +112,7 @@ What it does, in two sentences.
 
 - Paper: title, arXiv id, equation.
 - Bytes: draw the layout of a block (a codec), and what it counts as: payload, scales, indices, bases.
-- Cost: operations a token.
+- Cost: operations per token.
 - Known answers: numbers that a test can check.
 )";
 

@@ -188,7 +188,7 @@ void add_show(CLI::App& cli, App& /*app*/) {
   command->add_option("RESULT", *file, "a result file")->required();
   command->add_option("--sort", options->sort, "by this column; -COL descends");
   command->add_option("--columns", options->columns, "these columns, comma-separated")->delimiter(',');
-  command->add_flag("--csv", options->csv, "all columns, or those named, as CSV, a row per cell");
+  command->add_flag("--csv", options->csv, "all columns, or those named, as CSV, one row per cell");
   command->add_flag("--rows", options->rows, "a row per cell: repeats are not taken together");
   command->callback([file, options] {
     std::string note;

@@ -22,7 +22,7 @@ void print_trace(const std::string& file) {
             << "heads       " << header.kv_heads << " KV, " << header.query_heads << " query, head_dim "
             << header.head_dim << ", " << name_of(header.dtype) << '\n'
             << "queries     " << observed << " observed, "
-            << static_cast<std::int64_t>(header.query_positions.size()) - observed << " judged, a query head\n"
+            << static_cast<std::int64_t>(header.query_positions.size()) - observed << " judged, per query head\n"
             << "RoPE        " << text_of(header.rope_style) << ", " << 2 * header.inv_freq.size() << " channels, theta "
             << header.rope_theta << "; attention scale " << header.attention_scale << '\n'
             << "layers     ";

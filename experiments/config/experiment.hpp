@@ -15,7 +15,7 @@ struct Measure {
   std::int64_t min_samples = 10;
   double max_seconds = 2;
   bool plain = false;        // time plain scalar attention too
-  std::int64_t threads = 0;  // 0: one a core
+  std::int64_t threads = 0;  // 0: one per core
 };
 
 // As JSON, for a cell's id and its worker.
@@ -24,7 +24,7 @@ Measure measure_of(const Json& json);
 
 struct Limits {
   double seconds = 600;                 // a cell
-  std::optional<std::uint64_t> memory;  // bytes a cell; absent: 80 % of the free memory over the jobs
+  std::optional<std::uint64_t> memory;  // bytes per cell; absent: 80 % of the free memory over the jobs
 };
 
 struct Experiment {

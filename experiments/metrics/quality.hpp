@@ -9,7 +9,7 @@
 namespace kvlab {
 
 struct LayerQuality {
-  double kept_tokens = 0;  // mean a head
+  double kept_tokens = 0;  // mean per head
   double key_error = 0;    // |k - k^| / |k| over the kept tokens; NaN where none was kept
   double value_error = 0;
   double output_error = 0;            // |o - o^| / |o| over all output vectors; NaN where no query is judged

@@ -10,7 +10,7 @@ namespace kvlab {
 struct RungTokens {
   const char* role;  // keys, values
   int rung;          // -1: raw
-  double tokens;     // kept ones, mean a head and layer
+  double tokens;     // kept ones, mean per head and layer
 };
 
 // All rungs of both roles, those of a role with a codec.

@@ -50,13 +50,13 @@ class Resolver {
     }
   }
 
-  Budget read_budget(MapReader& reader, Json& effective) {
+  TokenBudget read_budget(MapReader& reader, Json& effective) {
     const Node* tokens = reader.optional("tokens");
     const Node* keep = reader.optional("keep");
     if ((tokens == nullptr) == (keep == nullptr)) {
       refuse(reader.node(), reader.what() + " needs a budget: 'tokens' or 'keep', and not both");
     }
-    Budget budget;
+    TokenBudget budget;
     if (tokens != nullptr) {
       budget.tokens = static_cast<std::uint64_t>(integer_of(*tokens, "tokens", 0, most_tokens));
       effective["tokens"] = *budget.tokens;

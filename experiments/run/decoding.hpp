@@ -11,7 +11,7 @@ namespace kvlab {
 
 struct Decoding {
   std::vector<double> append_seconds;       // of each token: all sequences, all layers
-  std::vector<double> step_seconds;         // the append, and attention of one query a query head after it
+  std::vector<double> step_seconds;         // the append, and attention of one query per query head after it
   std::vector<std::vector<float>> outputs;  // a layer: of the judged queries, as attend gives them
   std::uint64_t peak_bytes = 0;             // the most that the cache held after a step
 };

@@ -236,7 +236,7 @@ void Measurement::record_speed() {
       for (std::size_t i = 0; i < cache_->layers(); ++i) cache_->decompress(i, keys.data(), values.data());
     });
   }
-  // One query a query head, at the position after the prefill. What it is does not matter to the time.
+  // One query per query head, at the position after the prefill. What it is does not matter to the time.
   std::vector<float> queries(query_floats);
   Random(static_cast<std::uint64_t>(job_.seed), {0}).normal(queries);
   std::vector<float> out(outputs);

@@ -1,4 +1,4 @@
-// How far a run is, on stderr: a bar in a terminal, a line a cell elsewhere.
+// How far a run is, on stderr: a bar in a terminal, one line per cell elsewhere.
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,4 @@
-// Runs what is not yet done of a plan, a worker process a cell, and makes the run file.
+// Runs what is not yet done of a plan, one worker process per cell, and makes the run file.
 #pragma once
 
 #include <filesystem>

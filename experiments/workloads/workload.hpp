@@ -26,7 +26,7 @@ struct WorkloadShape {
   std::uint32_t head_dim = 0;
   std::uint64_t tokens = 0;  // P
   Dtype dtype = Dtype::bf16;
-  std::uint64_t observed = 0;  // queries a query head
+  std::uint64_t observed = 0;  // queries per query head
   std::uint64_t judged = 0;
   std::uint64_t decoded = 0;  // tokens beyond the prefill that are appended
 

@@ -324,7 +324,7 @@ struct LowRank : kvlab::Codec {
 
   // ---- attention in the space of the factors
   // ------------------------------------------------------------------------- q . (V a_t) = (V^T q) . a_t, and sum of
-  // w_t V a_t = V (sum of w_t a_t): r numbers a token instead of c.
+  // w_t V a_t = V (sum of w_t a_t): r numbers per token instead of c.
 
   [[nodiscard]] std::uint64_t prepared_bytes(std::uint64_t queries) const {
     return queries * head_dim() * sizeof(float);

@@ -1,4 +1,4 @@
-// One result a row of codes; included by kernels.inl.
+// One result per row of codes; included by kernels.inl.
 //
 // dots. A step of codes becomes registers of 16-bit words, multiplied pairwise with the query's:
 //   8 bits   bytes/2 codes, one register, in their order

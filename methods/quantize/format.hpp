@@ -1,8 +1,8 @@
 // The parameters of quantize, the arithmetic of one group, and where everything lies in a block.
 //
-//   per_token, n tokens of c channels, G = ceil(c / group) groups a token
+//   per_token, n tokens of c channels, G = ceil(c / group) groups per token
 //     codes  [n] rows of ceil(c * bits / 8) bytes | scales [n][G] | zeros [n][G] (asymmetric)
-//   per_channel, one group a channel
+//   per_channel, one group per channel
 //     codes  [c] rows of ceil(n * bits / 8) bytes | scales [c]    | zeros [c]    (asymmetric)
 //
 // Scales and zeros are 2 bytes (f16, bf16) or 4 (f32) each and follow the codes without padding.
@@ -111,7 +111,7 @@ struct Format {
   unsigned bits;
   bool symmetric;
   bool per_channel;
-  std::uint64_t group;  // channels a group (per_token)
+  std::uint64_t group;  // channels per group (per_token)
   ScaleFormat scale;
   std::uint64_t channels;
 

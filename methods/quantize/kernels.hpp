@@ -1,9 +1,9 @@
-// The kernels of attention on packed codes, a table an instruction set. All multiply codes by 16-bit integers: a query
-// (or a row of weights) is rounded once to q = factor * x, |x| <= limit, which keeps 15 bits and the sign (error below
-// 2e-5 of the vector's largest, far under what 2 to 8 bits of a key lost), and a product then costs what the machine
-// multiplies 16-bit pairs at. Codes of 8 and of 4 bits; other widths are unpacked to bytes first (unpack).
+// The kernels of attention on packed codes, one table per instruction set. All multiply codes by 16-bit integers: a
+// query (or a row of weights) is rounded once to q = factor * x, |x| <= limit, which keeps 15 bits and the sign (error
+// below 2e-5 of the vector's largest, far under what 2 to 8 bits of a key lost), and a product then costs what the
+// machine multiplies 16-bit pairs at. Codes of 8 and of 4 bits; other widths are unpacked to bytes first (unpack).
 //
-//   dots   one result a row of codes:    q . token (per_token keys), weights . channel (per_channel values)
+//   dots   one result per row of codes:    q . token (per_token keys), weights . channel (per_channel values)
 //   sums   one result a column:          weights . tokens (per_token values), q . channels (per_channel keys)
 //
 // Rows may be read to KVLAB_READABLE bytes past the last. kernels.inl draws how codes lie in registers.
@@ -27,7 +27,7 @@ struct CodeRows {
   const std::uint8_t* base;
   std::uint64_t row_bytes;
   std::uint64_t rows;
-  std::uint64_t columns;  // codes a row
+  std::uint64_t columns;  // codes per row
   unsigned bits;          // 8 or 4
   bool is_signed;         // two's complement
   const std::uint8_t* ahead;
@@ -74,9 +74,9 @@ struct Kernels {
   // x_q is at x + q * x_stride.
   void (*dots)(const CodeRows& rows, const std::int16_t* x, std::uint64_t x_stride, const Rounded* rounded,
                std::uint64_t queries, const float* scales, const float* zeros, float* out, std::uint64_t out_stride);
-  // The same with `groups` scales a row, each of `group` codes (group * bits a multiple of 32). group_sums[q * groups +
-  // g] is the sum of x_q's integers in a group; scales and zeros are [rows, groups], readable 16 floats past their end.
-  // zeros: null where codes are signed.
+  // The same with `groups` scales per row, each of `group` codes (group * bits a multiple of 32). group_sums[q * groups
+  // + g] is the sum of x_q's integers in a group; scales and zeros are [rows, groups], readable 16 floats past their
+  // end. zeros: null where codes are signed.
   void (*group_dots)(const CodeRows& rows, std::uint64_t group, std::uint64_t groups, const std::int16_t* x,
                      std::uint64_t x_stride, const Rounded* rounded, const float* group_sums, std::uint64_t queries,
                      const float* scales, const float* zeros, float* out, std::uint64_t out_stride);

@@ -36,7 +36,7 @@ def test_decoding_is_measured_token_by_token():
     assert rungs.empty
     cells = cells.set_index(["pipeline", "workload"])
     raw, int8 = cells.loc[("raw", "noise")], cells.loc[("int8", "noise")]
-    assert raw.threads == len(os.sched_getaffinity(0))  # one a core, unless the file says otherwise
+    assert raw.threads == len(os.sched_getaffinity(0))  # one per core, unless the file says otherwise
     assert (raw.tokens, raw.decoded_tokens, raw.elements) == (300, 100, 2 * 2 * 2 * 2 * 400 * 32)
     assert raw.bytes == raw.raw_bytes == raw.elements * 2 and raw.output_error < 1e-5
     # 300 tokens are blocks of 128, 128 and 44, the 100 that follow stay raw.

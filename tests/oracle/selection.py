@@ -120,7 +120,7 @@ def select(specs, cache, layer):
 
 
 def index_bytes(positions, tokens):
-    """Kept positions of the heads that lost tokens: runs of 8 bytes, or 4 bytes a token if not more."""
+    """Kept positions of the heads that lost tokens: runs of 8 bytes, or 4 bytes per token if not more."""
     kept = positions.shape[-1]
     if kept == tokens or kept == 0:
         return 0

@@ -111,7 +111,7 @@ def budgets_sinks_and_ties():
     assert kept.ravel().tolist() == [0, 1, 3, 6, 7]
     kept, _ = selection.select([spec | {"tokens": 3, "prefer": "smallest"}], {}, layer)
     assert kept.ravel().tolist() == [0, 5, 7]
-    assert selection.index_bytes(kept, 8) == 12                   # three runs: 4 bytes a token is less
+    assert selection.index_bytes(kept, 8) == 12                   # three runs: 4 bytes per token is less
     assert selection.index_bytes(np.arange(2, 8).reshape(1, 1, 6), 8) == 8
     assert selection.index_bytes(np.arange(8).reshape(1, 1, 8), 8) == 0
 

@@ -180,8 +180,7 @@ kvlab_rows HeadAttention::rows_of_tile(const Role& role, const Tile& tile, const
     return rows;
   }
   float* out = decoded.ensure<float>(tile.count * role.channels);
-  decode(role, task_.kv_head, *tile.segment, task_.positions, tile.segment->first, tile.in_segment(), tile.count, out,
-         workspace_);
+  decode(role, task_.kv_head, *tile.segment, task_.positions, tile.in_segment(), tile.count, out, workspace_);
   rows.base = out;
   rows.dtype = KVLAB_F32;
   return rows;

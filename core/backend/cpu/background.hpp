@@ -1,4 +1,5 @@
-// The thread that encodes blocks while decoding goes on. It is nice: where cores are few, decode steps come first.
+// The thread that encodes blocks while decoding goes on: one per backend. It is nice (10) and rests after each block,
+// so that where cores are few, decode steps come first.
 #pragma once
 
 #include <condition_variable>
@@ -12,7 +13,7 @@
 
 namespace kvlab::cpu {
 
-// All but the constructor from any thread.
+// Every function from any thread; each holds the mutex for its bookkeeping alone, never while a block is encoded.
 class Background {
  public:
   Background() = default;
@@ -20,10 +21,11 @@ class Background {
   Background(const Background&) = delete;
   Background& operator=(const Background&) = delete;
 
-  // In order of arrival; one whose owners are gone by then is left out. The first call starts the thread.
+  // Encodings are run in order of arrival; one that nobody owns any more when its turn comes is left out. The first
+  // call starts the thread. What `encode` refers to must last until the encoding is done or left out: quiesce().
   void submit(const std::shared_ptr<Encoding>& encoding, Encoding::Encode encode);
-  // Returns when nothing is under way that has no owner but this thread: afterwards what such encodings refer to may
-  // go.
+  // Returns when no encoding is being run that nobody else owns. To be called before what such encodings refer to ends
+  // (an arena, a role). Blocks for one block at the most.
   void quiesce();
 
  private:

@@ -31,12 +31,13 @@ void decode_block(const Role& role, const Segment& segment, const kvlab_block& b
 }
 
 void decode(const Role& role, std::uint32_t kv_head, const Segment& segment, const PositionsView& positions,
-            std::uint64_t slot, std::uint64_t first, std::uint64_t count, float* rows, Workspace& workspace) {
+            std::uint64_t first, std::uint64_t count, float* rows, Workspace& workspace) {
   if (!segment.encoded) {
     to_f32(role.dtype, segment.data + first * role.row_bytes(), rows, count * role.channels);
     return;
   }
-  const kvlab_block block = block_of(kv_head, segment, positions.range(slot, segment.tokens, workspace.positions));
+  const kvlab_block block =
+      block_of(kv_head, segment, positions.range(segment.first, segment.tokens, workspace.positions));
   decode_block(role, segment, block, first, count, rows, workspace);
 }
 

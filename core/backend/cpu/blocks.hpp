@@ -16,8 +16,8 @@ kvlab_block block_of(std::uint32_t kv_head, const Segment& segment, const Positi
 // f32 rows of the tokens [first, first + count) of an encoded segment, contiguous. Aligned to the codec's granule.
 void decode_block(const Role& role, const Segment& segment, const kvlab_block& block, std::uint64_t first,
                   std::uint64_t count, float* rows, Workspace& workspace);
-// The same of any segment. `slot`: of its first token in `positions`.
+// The same of any segment. `positions`: of all slots of its head.
 void decode(const Role& role, std::uint32_t kv_head, const Segment& segment, const PositionsView& positions,
-            std::uint64_t slot, std::uint64_t first, std::uint64_t count, float* rows, Workspace& workspace);
+            std::uint64_t first, std::uint64_t count, float* rows, Workspace& workspace);
 
 }  // namespace kvlab::cpu

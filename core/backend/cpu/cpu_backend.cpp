@@ -145,7 +145,7 @@ void CpuBackend::expand(std::span<const ExpandTask> tasks) {
 
 void CpuBackend::read(const Role& role, std::uint32_t kv_head, const Segment& segment, const PositionsView& positions,
                       std::uint64_t first, std::uint64_t count, float* rows) {
-  cpu::decode(role, kv_head, segment, positions, segment.first, first, count, rows, cpu::workspace());
+  cpu::decode(role, kv_head, segment, positions, first, count, rows, cpu::workspace());
 }
 
 double CpuBackend::now() {

@@ -29,7 +29,7 @@ class Writer {
     const std::byte* rows = segment.data + first * row_;
     if (segment.encoded) {
       float* decoded = workspace_.floats.ensure<float>(count * role_.channels);
-      decode(role_, task_.kv_head, segment, task_.positions, segment.first, first, count, decoded, workspace_);
+      decode(role_, task_.kv_head, segment, task_.positions, first, count, decoded, workspace_);
       auto* rounded = workspace_.rows.ensure<std::byte>(count * row_);
       from_f32(role_.dtype, decoded, rounded, count * role_.channels);
       rows = rounded;

@@ -21,8 +21,8 @@ void copy_bytes(std::byte* to, const std::byte* from, std::uint64_t bytes, bool 
   }
 }
 
-std::shared_ptr<Piece> allocate(Arena& arena, std::uint64_t bytes, Promise* room) {
-  return room == nullptr ? arena.allocate(bytes, bytes) : arena.allocate(bytes, bytes, *room);
+std::shared_ptr<Piece> allocate(Arena& arena, std::uint64_t bytes, Promise* promise) {
+  return promise == nullptr ? arena.allocate(bytes, bytes) : arena.allocate(bytes, bytes, *promise);
 }
 
 Segment block_made(const kvlab_encode_out& out, std::uint8_t rung, std::uint64_t tokens, std::shared_ptr<Piece> piece) {
@@ -64,7 +64,7 @@ void encode_rows(EncodeTask& task, const TokenRows& rows, Arena& arena, Workspac
   kvlab_encode_out out = output(codec, task.tokens);
   const bool stays = codec.traits().fills_bound != 0;
   if (stays) {
-    if (task.piece == nullptr) task.piece = allocate(arena, out.capacity, task.room);
+    if (task.piece == nullptr) task.piece = allocate(arena, out.capacity, task.promise);
     out.bytes = reinterpret_cast<std::uint8_t*>(task.piece->data());
     out.flags = task.past_caches ? KVLAB_PAST_CACHES : 0;
   } else {
@@ -72,7 +72,7 @@ void encode_rows(EncodeTask& task, const TokenRows& rows, Arena& arena, Workspac
   }
   codec.encode(in, out);
   if (!stays) {
-    task.piece = allocate(arena, out.size, task.room);
+    task.piece = allocate(arena, out.size, task.promise);
     copy_bytes(task.piece->data(), reinterpret_cast<const std::byte*>(out.bytes), out.size, task.past_caches);
   }
   task.made = block_made(out, task.rung, task.tokens, std::move(task.piece));
@@ -146,7 +146,7 @@ void gather(GatherTask& task, const Work& work, Arena& arena, Workspace& workspa
   const kvlab_block block =
       block_of(source.kv_head, segment, source.positions.range(source.slot, segment.tokens, workspace.positions));
   if (!codec.gather(block, {source.picked, source.count}, out, scratch)) return;
-  auto piece = allocate(arena, out.size, task.room);
+  auto piece = allocate(arena, out.size, task.promise);
   std::memcpy(piece->data(), out.bytes, out.size);
   task.made = block_made(out, segment.rung, source.count, std::move(piece));
   task.refused = false;

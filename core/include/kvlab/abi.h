@@ -1,4 +1,4 @@
-/* The plugin ABI of kvlab, version 4.
+/* The plugin ABI of kvlab, version 5.
  *
  * A plugin is a shared object that exports one symbol, `kvlab_plugin`, a constant kvlab_descriptor. It is a codec
  * (turns a block of K or V into bytes and back) or a selector (scores tokens). Plugins written in C++ include
@@ -7,7 +7,8 @@
  * Life cycle        dlopen -> descriptor checked -> create (once per layer and role) -> any calls -> destroy.
  *                   A plugin is never dlclosed. `destroy` is called once, after the last other call has returned.
  * Threads           The host owns them. After `create`, every call may come from any thread, several at once, on the
- *                   same instance, which is therefore const. A call runs on the calling thread and starts no other.
+ *                   same instance, which is therefore const. A call runs on the calling thread, starts no other, and
+ *                   leaves the rounding mode as it was: the host refuses a method that changes it.
  * Memory            The host owns it: every buffer in a call belongs to the host and is valid during that call only.
  *                   The instance is the plugin's, from create to destroy. Scratch of the asked size comes with each
  *                   call, 64-byte aligned, uninitialised; temporary allocations of one's own are allowed, but slow.
@@ -227,7 +228,7 @@ typedef struct kvlab_encode_in {
   void* scratch;                 /* traits.encode_scratch bytes */
   const kvlab_view* peer;        /* reserved: V where this is K, and the other way round */
   const kvlab_queries* observed; /* reserved */
-  const float* scores;           /* reserved: a selector's, one a token */
+  const float* scores;           /* reserved: a selector's, one per token */
 } kvlab_encode_in;
 
 /* A hint: the bytes, which start at a multiple of 64, will not be read soon, so non-temporal stores pay. Who uses them
@@ -264,8 +265,8 @@ typedef struct kvlab_codec_traits {
   uint64_t decode_scratch;
   uint64_t attend_scratch;
   uint64_t state_bytes;  /* the instance's own state that decoding reads (rotations, codebooks): counted as bases */
-  uint64_t state_key;    /* instances of one method with the same non-zero key share that state, and it is counted once:
-                            what the state depends on (a seed, a rank) goes into the key. 0: it is this instance's own */
+  uint64_t state_key;    /* instances of one method with the same non-zero key share that state, counted once: what the
+                            state depends on (a seed, a rank) goes into the key. 0: it is this instance's own */
   uint32_t heads;        /* KV heads coded together: 1; more is reserved */
   uint32_t whole_blocks; /* 1: attention prefers whole blocks to tiles of the granule */
   uint32_t fills_bound;  /* 1: encode always fills bound(tokens), so the block is written where it stays */
@@ -295,7 +296,7 @@ typedef struct kvlab_attend_keys {
   uint32_t struct_size;
   uint32_t reserved;
   uint64_t (*prepared_bytes)(const kvlab_codec* codec, uint64_t queries);
-  /* Queries [queries, head_dim_keys], contiguous f32, of one KV head's group, into the codec's own form. Once a step.
+  /* Queries [queries, head_dim_keys], contiguous f32, of one KV head's group, into the codec's own form. Once per step.
    */
   kvlab_status (*prepare)(const kvlab_codec* codec, uint32_t kv_head, const float* queries, uint64_t count,
                           void* prepared, void* scratch, kvlab_message* message);
@@ -318,7 +319,7 @@ typedef struct kvlab_attend_values {
   kvlab_status (*accumulate)(const kvlab_codec* codec, const float* weights, uint64_t queries, uint64_t weight_stride,
                              const kvlab_block* block, uint64_t first, uint64_t count, float* accumulator,
                              void* scratch, kvlab_message* message);
-  /* Output rows [queries, head_dim_values], contiguous. Once a step. */
+  /* Output rows [queries, head_dim_values], contiguous. Once per step. */
   kvlab_status (*finish)(const kvlab_codec* codec, uint32_t kv_head, const float* accumulator, uint64_t queries,
                          float* rows, void* scratch, kvlab_message* message);
 } kvlab_attend_values;
@@ -391,7 +392,7 @@ typedef struct kvlab_selector_functions {
   /* scores[tokens]; the host keeps the highest. A NaN is an error of the method. */
   kvlab_status (*scores)(const kvlab_selector* selector, const kvlab_selector_in* in, float* scores,
                          kvlab_message* message);
-  uint64_t state_per_token; /* reserved (H2O: the host keeps a state a token and updates it while decoding): 0 */
+  uint64_t state_per_token; /* reserved (H2O: the host keeps a state per token and updates it while decoding): 0 */
 } kvlab_selector_functions;
 
 /* ---- the descriptor -------------------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
-// One token a sequence that the judged queries are about. Its logit is log P + 8 for each of them, so that it holds all
-// but about e^-8 of the attention; no observed query points at it.
+// One token per sequence that the judged queries are about. Its logit is log P + 8 for each of them, so that it holds
+// all but about e^-8 of the attention; no observed query points at it.
 #include <cmath>
 #include <vector>
 
@@ -9,7 +9,7 @@
 namespace kvlab {
 namespace {
 
-constexpr std::uint64_t position_stream = 2'000'000'011;  // one position a sequence, whatever layer and head
+constexpr std::uint64_t position_stream = 2'000'000'011;  // one position per sequence, whatever layer and head
 
 void draw(const std::vector<kvlab_value>& /*parameters*/, HeadDraw& head) {
   Random random = draw_gaussian(head);
@@ -35,7 +35,7 @@ void draw(const std::vector<kvlab_value>& /*parameters*/, HeadDraw& head) {
 Generator needle() {
   return {"needle",
           "1",
-          "gaussian, with one token a sequence that the judged queries are about",
+          "gaussian, with one token per sequence that the judged queries are about",
           "a selector keeps it or not: output_error near 0 or near 1",
           {},
           draw};

@@ -166,9 +166,9 @@ const std::vector<Parameter>& common_parameters() {
   static const std::vector<Parameter> parameters{
       integer_parameter("batch", 1, 1, 1 << 20, "sequence", "sequences"),
       integer_parameter("layers", 1, 1, 1024, "layer", "how many layers"),
-      integer_parameter("kv_heads", 8, 1, 65536, "head", "KV heads a layer"),
-      integer_parameter("query_heads", 32, 1, 65536, "head", "query heads a layer, a multiple of kv_heads"),
-      integer_parameter("tokens", 4096, 1, std::int64_t{1} << 30, "token", "tokens a sequence"),
+      integer_parameter("kv_heads", 8, 1, 65536, "head", "KV heads per layer"),
+      integer_parameter("query_heads", 32, 1, 65536, "head", "query heads per layer, a multiple of kv_heads"),
+      integer_parameter("tokens", 4096, 1, std::int64_t{1} << 30, "token", "tokens per sequence"),
       integer_parameter("head_dim", 128, 1, 512, "channel", "channels of keys and values"),
       dtype_parameter(),
   };
