@@ -6,9 +6,9 @@
 #include <span>
 #include <vector>
 
-#include "core/pipeline/layer_shape.hpp"
 #include "core/conformance/tokens.hpp"
 #include "core/method/instance.hpp"
+#include "core/pipeline/layer_shape.hpp"
 
 namespace kvlab::conformance {
 
