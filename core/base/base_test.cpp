@@ -7,13 +7,11 @@
 #include <array>
 #include <atomic>
 #include <fstream>
-#include <new>
 #include <stdexcept>
 
 #include "core/base/child.hpp"
 #include "core/base/error.hpp"
 #include "core/base/hash.hpp"
-#include "core/base/memory.hpp"
 #include "core/base/nearest.hpp"
 #include "core/base/text.hpp"
 #include "core/base/thread_pool.hpp"

@@ -7,23 +7,27 @@ namespace {
 
 constexpr std::uint64_t most_rows = 256;  // of a raw chunk
 
-// Raw chunks of the slots [first, slots): inside the blocks from `at` on, then where the blocks of `next` will be cut.
+// A chunk of the slots [first, slots), as many as it has a place for. Returns where the next one begins.
+std::uint64_t add_chunk(std::uint64_t first, std::uint64_t slots, std::uint64_t capacity, Layout& layout) {
+  const std::uint64_t tokens = std::min(capacity, slots - first);
+  layout.chunks.push_back({first, tokens, capacity});
+  return first + tokens;
+}
+
+// Of a role with codecs, those of the slots [first, slots): inside the blocks of the layout, then where blocks of
+// `next` tokens will be cut.
 void add_chunks(const LayoutRule& rule, std::uint64_t first, std::uint64_t slots, std::uint64_t next, Layout& layout) {
   auto block = layout.blocks.begin();
   std::uint64_t begin = layout.from;  // of *block
   while (first < slots) {
-    std::uint64_t capacity = most_rows;
-    if (!rule.is_raw() && first < std::min(rule.sinks, layout.from)) {
-      capacity = rule.sinks - first;
-    } else if (!rule.is_raw()) {
-      for (; block != layout.blocks.end() && begin + block->tokens <= first; ++block) begin += block->tokens;
-      const std::uint64_t end =
-          block != layout.blocks.end() ? begin + block->tokens : first + next - (first - layout.cut) % next;
-      capacity = std::min(capacity, end - first);
+    if (first < std::min(rule.sinks, layout.from)) {
+      first = add_chunk(first, slots, rule.sinks - first, layout);
+      continue;
     }
-    const std::uint64_t tokens = std::min(capacity, slots - first);
-    layout.chunks.push_back({first, tokens, capacity});
-    first += tokens;
+    for (; block != layout.blocks.end() && begin + block->tokens <= first; ++block) begin += block->tokens;
+    const std::uint64_t end =
+        block != layout.blocks.end() ? begin + block->tokens : first + next - (first - layout.cut) % next;
+    first = add_chunk(first, slots, std::min(most_rows, end - first), layout);
   }
 }
 
@@ -69,7 +73,7 @@ void growth_layout(const LayoutRule& rule, std::uint64_t cut, std::uint64_t open
   layout.blocks.clear();
   layout.chunks.clear();
   if (rule.is_raw()) {
-    add_chunks(rule, open, slots, 0, layout);
+    while (open < slots) open = add_chunk(open, slots, most_rows, layout);
     return;
   }
   layout.from = layout.cut = std::max(cut, std::min(rule.sinks, slots));

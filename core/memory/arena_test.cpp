@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <array>
-#include <new>
+#include <memory>
+#include <vector>
 
 namespace kvlab {
 namespace {

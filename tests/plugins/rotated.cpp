@@ -50,7 +50,7 @@ void turn(std::span<float> row) {
 }
 
 void sign(std::span<float> row) {
-  for (std::size_t c = 0; c < row.size(); ++c) row[c] *= signs()[c];
+  for (std::size_t c = 0; c < row.size(); ++c) row[c] *= static_cast<float>(signs()[c]);
 }
 
 float largest(std::span<const float> row) {
