@@ -54,17 +54,21 @@ Sources HeadEviction::present_rows(std::uint32_t which, Work& work) {
       picked.push_back(*slot - static_cast<std::uint32_t>(segment.first));
     }
     if (picked.empty()) continue;
-    Source source;
-    source.block = &segment;
-    source.positions = call_.head.positions.view();
-    source.slot = segment.first;
-    source.kv_head = call_.kv_head;
-    source.count = picked.size();
-    source.picked = picked.data();
-    work.sources.push_back(source);
+    work.sources.push_back(picked_of(segment, picked));
     ++sources.count;
   }
   return sources;
+}
+
+Source HeadEviction::picked_of(const Segment& segment, const std::vector<std::uint32_t>& picked) const {
+  Source source;
+  source.block = &segment;
+  source.positions = call_.head.positions.view();
+  source.slot = segment.first;
+  source.kv_head = call_.kv_head;
+  source.count = picked.size();
+  source.picked = picked.data();
+  return source;
 }
 
 void HeadEviction::choose(std::uint64_t budget) {
@@ -162,18 +166,11 @@ void HeadEviction::ask_gathers(Promise& promise, Work& work) {
         for (std::uint64_t t = 0; t < segment.tokens; ++t) {
           if (slots_[segment.first + t] == Slot::kept) picked.push_back(static_cast<std::uint32_t>(t));
         }
-        Source source;
-        source.block = &segment;
-        source.positions = call_.head.positions.view();
-        source.slot = segment.first;
-        source.kv_head = call_.kv_head;
-        source.count = picked.size();
-        source.picked = picked.data();
         GatherTask task;
         task.role = &role;
         task.source = work.sources.size();
         task.promise = &promise;
-        work.sources.push_back(source);
+        work.sources.push_back(picked_of(segment, picked));
         work.gathers.push_back(std::move(task));
         gathered_.push_back({which, segment.first, compacted_.size() - 1, {}});
       }

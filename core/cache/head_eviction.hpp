@@ -56,6 +56,7 @@ class HeadEviction {
   [[nodiscard]] bool compacts(const Span& span) const;
   [[nodiscard]] std::uint64_t count(std::uint64_t first, std::uint64_t end, Slot what) const;
   Sources present_rows(std::uint32_t which, Work& work);
+  [[nodiscard]] Source picked_of(const Segment& segment, const std::vector<std::uint32_t>& picked) const;
   void rebuild_role(std::uint32_t which, Arena& arena, Promise& promise, Work& work);
   void rebuild_scores(Arena& arena, Promise& promise, Work& work);
   void copy_left(const Role& role, std::span<const Segment> segments, std::span<const ChunkPlace> chunks, Arena& arena,

@@ -55,7 +55,7 @@ class Life {
 
   [[nodiscard]] const std::map<std::uint32_t, Given>& given() const { return given_; }
 
-  void expect_all_hold(const CacheManager& cache) const {
+  void expect_all_hold(CacheManager& cache) const {
     for (const auto& [sequence, rows] : given_) {
       const std::uint64_t tokens = cache.layer(0).tokens(sequence);
       std::uint64_t budget = tokens;
@@ -69,7 +69,7 @@ class Life {
 
  private:
   // All sequences, one behind the other, as long as the longest; what was evicted or is not there is 0.
-  void expect_decompresses(const CacheManager& cache) const {
+  void expect_decompresses(CacheManager& cache) const {
     const LayerCache& layer = cache.layer(0);
     std::uint64_t longest = 0;
     for (const auto& [sequence, rows] : given_) longest = std::max(longest, layer.tokens(sequence));
@@ -90,7 +90,7 @@ class Life {
       }
       out[role].assign(all.size() * size_of(shape_.dtype), std::byte{1});
     }
-    const_cast<CacheManager&>(cache).decompress(0, out[KVLAB_ROLE_KEYS].data(), out[KVLAB_ROLE_VALUES].data());
+    cache.decompress(0, out[KVLAB_ROLE_KEYS].data(), out[KVLAB_ROLE_VALUES].data());
     for (const auto role : {KVLAB_ROLE_KEYS, KVLAB_ROLE_VALUES}) {
       std::vector<std::byte> rounded(out[role].size());
       from_f32(shape_.dtype, expected[role].data(), rounded.data(), expected[role].size());
